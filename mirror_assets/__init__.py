@@ -1,0 +1,1 @@
+"""Operational health databases as truthful daily partitions: a Dagster asset graph."""
