@@ -1,0 +1,1 @@
+"""The Elation mirror: a hosted EHR database, rebuilt by its vendor about once a day."""

@@ -1,0 +1,1 @@
+"""The engine: copies one table of one snapshot truthfully. Knows nothing of Dagster."""

@@ -1,0 +1,300 @@
+"""Catalog files -> frozen specs. One YAML file declares one database.
+
+An error names file, table, field and the allowed values.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mirror_assets.mirroring import names
+from mirror_assets.mirroring.errors import CatalogError
+from mirror_assets.mirroring.types import TypePolicy
+
+ZeroDates = Annotated[
+    # YAML reads the word null as no value
+    Literal["null", "reject"],
+    BeforeValidator(lambda value: "null" if value is None else value),
+]
+BreakingDrift = Literal["refuse", "deprecate"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BadRecords(_Strict):
+    """How many rejected rows of a table are tolerated, why, and until when."""
+
+    rows: int = Field(ge=1)
+    reason: str = Field(min_length=8)
+    until: date
+
+
+class RefreshRule(_Strict):
+    """When the database holds a new state.
+
+    ``vendor``: the vendor drops and recreates every table; ``schedule``: it is live, and read
+    at the instants of ``cron`` (UTC).
+    """
+
+    rule: Literal["vendor", "schedule"] = "schedule"
+    cron: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+    share: float = Field(default=0.9, gt=0, le=1)
+    window_minutes: int = Field(default=60, ge=1)
+    settle_minutes: float = Field(default=10, ge=0)
+
+
+class Retention(_Strict):
+    """Days that each kind of data is kept; ``None`` keeps it for ever."""
+
+    landing_days: int | None = Field(default=2, ge=1)
+    lake_days: int | None = Field(default=None, ge=1)
+    time_travel_days: int = Field(default=7, ge=0)
+    row_text_days: int = Field(default=14, ge=1)
+
+
+class TableEntry(_Strict):
+    """What a catalog may say about one table; unset fields take the database's default."""
+
+    description: str = ""
+    primary_key: tuple[str, ...] = ()
+    exclude_columns: tuple[str, ...] = ()
+    masked_columns: tuple[str, ...] = ()
+    bad_records_allowed: BadRecords | None = None
+    zero_dates: ZeroDates | None = None
+    breaking_drift: BreakingDrift | None = None
+    volume: float | None = Field(default=None, ge=0, le=1)
+    coverage: float | None = Field(default=None, gt=0, le=100)
+    keep_row_text: bool = False
+
+
+class DatabaseEntry(_Strict):
+    """A whole catalog file."""
+
+    database: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["mysql", "postgresql"]
+    description: str = ""
+    source_schema: str | None = Field(default=None, alias="schema")
+    tables: dict[str, TableEntry | None] | list[str] | Literal["all"]
+    exclude: tuple[str, ...] = ()
+    chunk_size: int = Field(default=15, ge=1)
+    refresh: RefreshRule = RefreshRule(cron=("0 5 * * *",))
+    tinyint1: Literal["boolean", "integer"] = "integer"
+    decimals: Literal["exact", "float"] = "exact"
+    binary: Literal["bytes", "hex"] = "bytes"
+    zero_dates: ZeroDates = "reject"
+    first_date: date = date(1, 1, 1)
+    last_date: date = date(9999, 12, 31)
+    layout: Literal["partitioned", "sharded"] = "partitioned"
+    latest_view: str = Field(default="{table}_latest", pattern=r"\{table\}")
+    compression: Literal["none", "gzip"] = "none"
+    breaking_drift: BreakingDrift = "refuse"
+    volume: float = Field(default=0.5, ge=0, le=1)
+    coverage: float = Field(default=100.0, gt=0, le=100)
+    freshness_hours: float = Field(default=26, gt=0)
+    retention: Retention = Retention()
+    owner: str = "team:platform"
+    vendor_contact: str = ""
+
+
+class TableSpec(_Strict):
+    """One mirrored table with every default resolved."""
+
+    database: str
+    name: str
+    description: str
+    primary_key: tuple[str, ...]
+    exclude_columns: tuple[str, ...]
+    masked_columns: tuple[str, ...]
+    bad_records_allowed: BadRecords | None
+    zero_dates: Literal["null", "reject"]
+    first_date: date
+    last_date: date
+    breaking_drift: BreakingDrift
+    volume: float
+    coverage: float
+    keep_row_text: bool
+
+    def allowed_rejects(self, day: date) -> int:
+        """Rejected rows tolerated for the partition of ``day``."""
+        allowance = self.bad_records_allowed
+        return allowance.rows if allowance and day <= allowance.until else 0
+
+
+class DatabaseSpec(_Strict):
+    """One mirrored database: what the engine and the orchestration are built from."""
+
+    entry: DatabaseEntry
+    file: Path
+    tables: tuple[TableSpec, ...]
+
+    @property
+    def name(self) -> str:
+        return self.entry.database
+
+    @property
+    def dataset(self) -> str:
+        return f"{self.entry.database}_mirror"
+
+    @cached_property
+    def types(self) -> TypePolicy:
+        return TypePolicy(self.entry.tinyint1, self.entry.decimals, self.entry.binary)
+
+    @property
+    def chunks(self) -> tuple[tuple[TableSpec, ...], ...]:
+        size = self.entry.chunk_size
+        return tuple(self.tables[i : i + size] for i in range(0, len(self.tables), size))
+
+    def table(self, name: str) -> TableSpec:
+        """The spec of a table by its name at the source."""
+        found = next((table for table in self.tables if table.name == name), None)
+        if found is None:
+            raise CatalogError(f"no table {name!r}", where=f"catalog {self.name}")
+        return found
+
+    def with_settle_minutes(self, minutes: float) -> DatabaseSpec:
+        """The same database with another wait after a refresh."""
+        refresh = self.entry.refresh.model_copy(update={"settle_minutes": minutes})
+        entry = self.entry.model_copy(update={"refresh": refresh})
+        return DatabaseSpec(entry=entry, file=self.file, tables=self.tables)
+
+    def excluded(self, name: str) -> bool:
+        """Whether the catalog leaves a source table out on purpose."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.entry.exclude)
+
+    def view_name(self, table: str) -> str:
+        """The latest view of a table."""
+        return self.entry.latest_view.format(table=names.warehouse_name(table))
+
+
+#: Names of a database's base tables, for ``tables: all``; None when nobody has looked yet.
+Inventory = Callable[[str], Sequence[str] | None]
+
+
+def load(path: Path, inventory: Inventory = lambda _database: None) -> DatabaseSpec:
+    """Read one catalog file. Raises CatalogError."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}" if mark else "the file"
+        raise CatalogError(f"{line} is not YAML", where=f"catalog {path}") from None
+    except OSError:
+        raise CatalogError("the file cannot be read", where=f"catalog {path}") from None
+    try:
+        entry = DatabaseEntry.model_validate(raw)
+    except ValidationError as error:
+        raise CatalogError(_explain(error), where=f"catalog {path}") from None
+    entries = _table_entries(entry, path, inventory)
+    names.check_tables(entry.database, entries)
+    _check_values(entry, entries, path)
+    tables = tuple(_resolve(entry, name, item) for name, item in entries.items())
+    return DatabaseSpec(entry=entry, file=path, tables=tables)
+
+
+def load_all(
+    folders: Sequence[Path], inventory: Inventory = lambda _database: None
+) -> tuple[DatabaseSpec, ...]:
+    """Every catalog below the folders (``catalog.yaml`` or ``*.catalog.yaml``), by database name."""
+    found: dict[str, DatabaseSpec] = {}
+    for folder in folders:
+        for path in sorted([*folder.glob("catalog.yaml"), *folder.glob("*.catalog.yaml")]):
+            spec = load(path, inventory)
+            if spec.name in found:
+                raise CatalogError(
+                    f"database {spec.name!r} is declared twice, also in {found[spec.name].file}",
+                    where=f"catalog {path}",
+                )
+            found[spec.name] = spec
+    return tuple(found[name] for name in sorted(found))
+
+
+def _explain(error: ValidationError) -> str:
+    """Every fault of a catalog in one line: field, what is wrong, what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        if item["loc"][-1] in ("list[str]", "literal['all']"):
+            continue  # the other shapes of ``tables``, when one was meant
+        place = ".".join(str(part) for part in item["loc"] if not str(part).startswith("dict["))
+        expected = item.get("ctx", {}).get("expected")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{place}: unknown field; allowed: {_allowed_fields(item['loc'])}")
+        elif expected:
+            lines.append(f"{place}: {item['input']!r} is not allowed; allowed: {expected}")
+        else:
+            lines.append(f"{place}: {item['msg'].lower()}")
+    return "; ".join(lines) or "tables: give a mapping of tables, a list of names, or `all`"
+
+
+def _allowed_fields(loc: tuple[Any, ...]) -> str:
+    inside: dict[str, type[BaseModel]] = {
+        "refresh": RefreshRule,
+        "retention": Retention,
+        "bad_records_allowed": BadRecords,
+        "tables": TableEntry,
+    }
+    model = next((inside[part] for part in reversed(loc[:-1]) if part in inside), DatabaseEntry)
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())
+
+
+def _table_entries(
+    entry: DatabaseEntry, path: Path, inventory: Inventory
+) -> dict[str, TableEntry]:
+    if isinstance(entry.tables, dict):
+        return {name: item or TableEntry() for name, item in entry.tables.items()}
+    if isinstance(entry.tables, list):
+        return {name: TableEntry() for name in entry.tables}
+    known = inventory(entry.database)
+    if known is None:
+        raise CatalogError(
+            "tables: all needs an inventory of the source, and there is none yet",
+            where=f"catalog {path}",
+            remedy=f"run `mirror discover {entry.database} --inventory`, or list the tables",
+        )
+    kept = [n for n in known if not any(fnmatch.fnmatchcase(n, p) for p in entry.exclude)]
+    return {name: TableEntry() for name in kept}
+
+
+def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Path) -> None:
+    if not entries:
+        raise CatalogError("tables: is empty; list at least one", where=f"catalog {path}")
+    for name, item in entries.items():
+        both = set(item.exclude_columns) & set(item.masked_columns)
+        hidden = set(item.primary_key) & set(item.exclude_columns)
+        if both or hidden:
+            column = sorted(both | hidden)[0]
+            raise CatalogError(
+                f"tables.{name}: column {column!r} is excluded and also masked or a primary key",
+                where=f"catalog {path}",
+            )
+
+
+def _resolve(entry: DatabaseEntry, name: str, item: TableEntry) -> TableSpec:
+    def default(value: Any, fallback: Any) -> Any:
+        return fallback if value is None else value
+
+    return TableSpec(
+        database=entry.database,
+        name=name,
+        description=item.description,
+        primary_key=item.primary_key,
+        exclude_columns=item.exclude_columns,
+        masked_columns=item.masked_columns,
+        bad_records_allowed=item.bad_records_allowed,
+        zero_dates=default(item.zero_dates, entry.zero_dates),
+        first_date=entry.first_date,
+        last_date=entry.last_date,
+        breaking_drift=default(item.breaking_drift, entry.breaking_drift),
+        volume=default(item.volume, entry.volume),
+        coverage=default(item.coverage, entry.coverage),
+        keep_row_text=item.keep_row_text,
+    )

@@ -1,0 +1,151 @@
+"""What can go wrong, in one shape: what happened, where, what to do next, and whether time cures it.
+
+Messages are our own sentences. They never carry a row's values, a URL's password or a driver's
+text: raise them ``from None`` at the engine's edge, because Dagster stores exception chains.
+"""
+
+from __future__ import annotations
+
+
+class MirrorError(Exception):
+    """A fault with its place and remedy.
+
+    ``transient`` says whether trying again, unchanged, may succeed.
+    ``resource`` is the documented MIRROR_ERRORS word: ``DB`` source, ``GCS`` landing, ``BQ`` warehouse.
+    """
+
+    transient = False
+    kind = "error"
+    resource = "DB"
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        super().__init__(self.sentence)
+
+    @property
+    def sentence(self) -> str:
+        """One line for people: place, fact, next step."""
+        place = f"{self.where}: " if self.where else ""
+        next_step = f" Next: {self.remedy}" if self.remedy else ""
+        return f"{place}{self.what}{next_step}"
+
+    def at(self, where: str) -> MirrorError:
+        """The same fault with its place filled in when it had none."""
+        if self.where:
+            return self
+        return type(self)(self.what, where=where, remedy=self.remedy)
+
+
+class PermanentError(MirrorError):
+    """Trying again unchanged cannot help."""
+
+
+class TransientError(MirrorError):
+    """Trying again may help: a dropped connection, a refresh that landed mid-way."""
+
+    transient = True
+
+
+class CatalogError(PermanentError):
+    """A catalog file is wrong: names file, table, field and the allowed values."""
+
+    kind = "catalog"
+
+
+class SettingsError(PermanentError):
+    """The environment is incomplete or unsafe."""
+
+    kind = "settings"
+
+
+class UnsupportedType(PermanentError):  # noqa: N818 - the kinds read as nouns
+    """A source column has a type nobody has mapped."""
+
+    kind = "unsupported_type"
+
+
+class SourceFault(PermanentError):  # noqa: N818
+    """The source refused: rights, a missing table, a broken definition."""
+
+    kind = "source"
+
+
+class SourceUnavailable(TransientError):  # noqa: N818
+    """The source could not be reached or hung up."""
+
+    kind = "source_unavailable"
+
+
+class RefreshLanded(TransientError):  # noqa: N818
+    """The vendor rebuilt the table while it was being read."""
+
+    kind = "refresh_landed"
+
+
+class RefreshIncomplete(TransientError):  # noqa: N818
+    """The vendor's rebuild is under way or stopped half-way."""
+
+    kind = "refresh_incomplete"
+
+
+class WrongDay(PermanentError):  # noqa: N818
+    """A partition was asked for that the source no longer holds and no export remembers."""
+
+    kind = "wrong_day"
+
+
+class LandingFault(TransientError):  # noqa: N818
+    """An export could not be written or read back."""
+
+    kind = "landing"
+    resource = "GCS"
+
+
+class ExportCorrupt(PermanentError):  # noqa: N818
+    """An export's files do not match its manifest."""
+
+    kind = "export_corrupt"
+    resource = "GCS"
+
+
+class RowsUnaccounted(TransientError):  # noqa: N818
+    """Loaded and rejected rows do not add up to the source's rows."""
+
+    kind = "rows_unaccounted"
+    resource = "BQ"
+
+
+class CoverageTooLow(PermanentError):  # noqa: N818
+    """More rows were rejected than the catalog allows."""
+
+    kind = "coverage"
+    resource = "BQ"
+
+
+class VolumeDropped(PermanentError):  # noqa: N818
+    """Far fewer rows than in the previous partition."""
+
+    kind = "volume"
+    resource = "BQ"
+
+
+class DriftRefused(PermanentError):  # noqa: N818
+    """The source's schema changed in a way the warehouse table cannot follow."""
+
+    kind = "drift"
+    resource = "BQ"
+
+
+class WarehouseFault(TransientError):  # noqa: N818
+    """The warehouse refused or could not be reached."""
+
+    kind = "warehouse"
+    resource = "BQ"
+
+
+class StaleRefresh(PermanentError):  # noqa: N818
+    """A newer refresh is already published for this partition, or today's never came."""
+
+    kind = "stale_refresh"

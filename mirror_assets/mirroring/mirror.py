@@ -1,0 +1,341 @@
+"""The heart: mirror tables of one snapshot into one partition.
+
+One thread exports table after table from the snapshot, a second turns closed parts into typed
+Parquet, and the caller publishes chunk by chunk: while one chunk is being reported, the next are
+already copied. Nothing is visible to readers before ``publish``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from mirror_assets.mirroring import refresh
+from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.errors import (
+    MirrorError,
+    PermanentError,
+    RefreshIncomplete,
+    RowsUnaccounted,
+    WrongDay,
+)
+from mirror_assets.mirroring.landing import ExportWriter, Landing, Manifest, Part
+from mirror_assets.mirroring.publication import Staged, TableReport, publish
+from mirror_assets.mirroring.sources.base import Snapshot, Source
+from mirror_assets.mirroring.typed import MAX_LISTED, CsvPart, LoadedPart, TypedLoader
+from mirror_assets.mirroring.warehouses.base import Warehouse
+
+_log = logging.getLogger(__name__)
+#: Tables copied but not yet published, at most: bounds staged files, not memory.
+_AHEAD = 45
+
+
+@dataclass(frozen=True)
+class Instant:
+    """The state of the source that a run copies. ``stamp`` names the landing folder."""
+
+    stamp: datetime
+    refreshed_at: datetime | None
+    snapshot_at: datetime
+
+
+@dataclass
+class _Loading:
+    """The typed load of one table, fed part by part."""
+
+    folder: Path
+    room: int = MAX_LISTED
+    next_row: int = 1
+    futures: list[Future[None]] = field(default_factory=list)
+    parts: list[LoadedPart] = field(default_factory=list)
+
+
+class MirrorRun:
+    """Copies tables of one database for one partition, ahead of their publication.
+
+    ``tables`` is the order of copying; ``publish`` may be asked for any of them, once each.
+    Use as a context manager: leaving it stops the copying and removes what was not published.
+    """
+
+    def __init__(
+        self,
+        spec: DatabaseSpec,
+        source: Source,
+        landing: Landing,
+        warehouse: Warehouse,
+        *,
+        partition: date,
+        run_id: str,
+        tables: Sequence[TableSpec],
+        scratch: Path,
+        memory: str = "512MB",
+        accept_volume: frozenset[str] = frozenset(),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._spec = spec
+        self._source = source
+        self._landing = landing
+        self._warehouse = warehouse
+        self._partition = partition
+        self._run_id = run_id
+        self._tables = tuple(tables)
+        self._accept_volume = accept_volume
+        self._clock = clock
+        self._started = clock()
+        self._loader = TypedLoader(scratch, memory=memory)
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="copy")
+        self._typist = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._room = threading.Semaphore(_AHEAD)
+        self._stopped = threading.Event()
+        self._staged: dict[str, Future[Staged]] = {t.name: Future() for t in self._tables}
+
+    def __enter__(self) -> MirrorRun:
+        self._copier.submit(self._copy_all)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._room.release(len(self._tables))
+        self._copier.shutdown(wait=True)
+        self._typist.shutdown(wait=True)
+        self._loader.close()
+        for staged in self._staged.values():
+            if not staged.done():
+                continue
+            left = staged.result()
+            if not left.settled and left.folder is not None:
+                self._warehouse.discard(left.folder)
+
+    def publish(self, tables: Sequence[TableSpec]) -> list[TableReport]:
+        """Wait for these tables, then publish all good ones in one transaction."""
+        staged = [self._staged[table.name].result() for table in tables]
+        self._room.release(len(staged))
+        return publish(
+            self._spec,
+            self._warehouse,
+            staged,
+            partition=self._partition,
+            run_id=self._run_id,
+            load_time=self._started,
+            accept_volume=self._accept_volume,
+            clock=self._clock,
+        )
+
+    # -- copying, in the copier's thread
+
+    def _copy_all(self) -> None:
+        remaining = list(self._tables)
+        try:
+            with ExitStack() as stack:
+                snapshot, instant = self._open(stack)
+                while remaining and not self._stopped.is_set():
+                    self._room.acquire()
+                    if not self._stopped.is_set():
+                        self._copy(remaining.pop(0), snapshot, instant)
+        except MirrorError as error:
+            self._fail_all(remaining, error)
+        except Exception as error:
+            self._fail_all(remaining, unexpected(error))
+        self._fail_all(remaining, PermanentError("the run was stopped"))
+
+    def _open(self, stack: ExitStack) -> tuple[Snapshot | None, Instant | None]:
+        """The snapshot to copy from, or nothing when the partition must be replayed."""
+        if self._spec.entry.refresh.rule == "schedule" and self._partition < self._clock().date():
+            return None, None
+        try:
+            snapshot = stack.enter_context(self._source.snapshot())
+        except MirrorError:
+            if self._partition < self._clock().date():
+                return None, None
+            raise
+        instant = instant_of(self._spec, snapshot, self._clock())
+        if instant and instant.stamp.date() == self._partition:
+            return snapshot, instant
+        return None, instant
+
+    def _copy(self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None) -> None:
+        staged = Staged(
+            table, self._warehouse.staging(self._spec.dataset, table.name, self._partition)
+        )
+        loading = _Loading(staged.folder)
+        try:
+            manifest = self._reusable(table, snapshot, instant)
+            if manifest is None:
+                if snapshot is None or instant is None:
+                    raise self._refusal(table, instant)
+                manifest = self._export(table, snapshot, instant, loading)
+            else:
+                staged.replayed = True
+                self._load_parts(table, manifest, loading)
+            self._typist.submit(self._finish, staged, loading, manifest)
+        except MirrorError as error:
+            self._typist.submit(self._give_up, staged, error.at(self._where(table)))
+        except Exception as error:
+            self._typist.submit(self._give_up, staged, unexpected(error).at(self._where(table)))
+
+    def _reusable(
+        self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None
+    ) -> Manifest | None:
+        """An export to load instead of reading the source: of another day, or of this refresh."""
+        found = self._landing.find(self._spec.name, table.name, self._partition)
+        if snapshot is None or instant is None:
+            return found
+        is_same = found is not None and found.refreshed_at == instant.refreshed_at
+        return found if is_same and instant.refreshed_at is not None else None
+
+    def _refusal(self, table: TableSpec, instant: Instant | None) -> MirrorError:
+        """Why a partition can be neither copied nor replayed."""
+        days = self._landing.days(self._spec.name)
+        kept = ", ".join(map(str, days)) or "none"
+        holds = f"the source now holds {instant.stamp.date()}" if instant else (
+            "the source was not asked: it can only hold today"
+        )
+        return WrongDay(
+            f"there is no export of {self._partition} to replay, and {holds};"
+            f" exports are kept of: {kept}",
+            where=self._where(table),
+            remedy="ask for a day that is still held or kept; today's data is never stored under"
+            " another date",
+        )
+
+    def _export(
+        self, table: TableSpec, snapshot: Snapshot, instant: Instant, loading: _Loading
+    ) -> Manifest:
+        state = snapshot.tables().get(table.name)
+        schema = snapshot.schema(table)
+        snapshot.check_unchanged(table)
+        rows = snapshot.count(table)
+        writer = self._landing.writer(
+            self._spec.name,
+            table.name,
+            instant.stamp,
+            compression=self._spec.entry.compression,
+        )
+
+        def draft(parts: Sequence[Part]) -> Manifest:
+            return Manifest(
+                database=self._spec.name,
+                table=table.name,
+                partition=self._partition,
+                stamp=instant.stamp,
+                snapshot_at=instant.snapshot_at,
+                refreshed_at=instant.refreshed_at,
+                isolation=snapshot.isolation,
+                source_rows=rows,
+                schema=schema,
+                parts=tuple(parts),
+                source_info={**(state.info if state else {}), "size_mb": state.size_mb if state else 0},
+            )
+
+        empty = draft(())
+        writer.on_part = lambda part, path: self._submit_part(table, empty, loading, part, path)
+        with self._aborting(writer):
+            exported = snapshot.export(table, schema, writer)
+            snapshot.check_unchanged(table)
+            snapshot.release()
+        if exported != rows:
+            raise RowsUnaccounted(
+                f"the source counted {rows} rows and delivered {exported}",
+                where=self._where(table),
+                remedy="the table changed without a transaction; run the partition again",
+            )
+        manifest = draft(writer.parts)
+        writer.finish(manifest)
+        return manifest
+
+    @contextmanager
+    def _aborting(self, writer: ExportWriter) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            writer.abort()
+            raise
+
+    # -- typing, in the typist's thread
+
+    def _submit_part(
+        self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, path: Path
+    ) -> None:
+        def load() -> None:
+            try:
+                self._load_part(table, manifest, loading, part, path)
+            finally:
+                if not self._landing.local:
+                    path.unlink(missing_ok=True)
+
+        loading.futures.append(self._typist.submit(load))
+
+    def _load_parts(self, table: TableSpec, manifest: Manifest, loading: _Loading) -> None:
+        def load(part: Part) -> None:
+            with self._landing.open_part(manifest, part) as path:
+                self._load_part(table, manifest, loading, part, path)
+
+        for part in manifest.parts:
+            loading.futures.append(self._typist.submit(load, part))
+
+    def _load_part(
+        self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, path: Path
+    ) -> None:
+        csv_part = CsvPart(path, part.file, part.rows, part.longest, loading.next_row)
+        target = loading.folder / f"{len(loading.parts)}.parquet"
+        loaded = self._loader.load(csv_part, manifest.schema, table, target, loading.room)
+        loading.parts.append(loaded)
+        loading.next_row += part.rows
+        loading.room -= len(loaded.rejects)
+
+    def _finish(self, staged: Staged, loading: _Loading, manifest: Manifest) -> None:
+        try:
+            for future in loading.futures:
+                future.result()
+            staged.complete(manifest, loading.parts, self._landing.folder(manifest.database, manifest.stamp))
+        except MirrorError as error:
+            staged.error = error.at(self._where(staged.table))
+        except Exception as error:
+            staged.error = unexpected(error).at(self._where(staged.table))
+        self._staged[staged.table.name].set_result(staged)
+
+    def _give_up(self, staged: Staged, error: MirrorError) -> None:
+        staged.error = error
+        self._staged[staged.table.name].set_result(staged)
+
+    def _fail_all(self, tables: list[TableSpec], error: MirrorError) -> None:
+        for table in tables:
+            staged = Staged(table, None, error=error.at(self._where(table)))
+            self._staged[table.name].set_result(staged)
+        tables.clear()
+
+    def _where(self, table: TableSpec) -> str:
+        return f"{self._spec.name}/{table.name}"
+
+
+def instant_of(spec: DatabaseSpec, snapshot: Snapshot, now: datetime) -> Instant | None:
+    """The instant whose state a snapshot shows. Raises RefreshIncomplete during a rebuild."""
+    if spec.entry.refresh.rule == "schedule":
+        return Instant(snapshot.taken_at.replace(microsecond=0), None, snapshot.taken_at)
+    state = refresh.current(spec, snapshot.tables(), now)
+    if state.instant is None:
+        contact = f"; {spec.entry.vendor_contact}" if spec.entry.vendor_contact else ""
+        raise RefreshIncomplete(
+            f"the vendor's refresh is not complete: {state.reason}",
+            where=spec.name,
+            remedy=f"wait; if it lasts, ask the vendor{contact}",
+        )
+    return Instant(state.instant, state.instant, snapshot.taken_at)
+
+
+def unexpected(error: Exception) -> MirrorError:
+    """A fault of our own code, told by its class and place only: its text may quote rows."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    _log.error("unexpected %s at %s", type(error).__name__, place)
+    return PermanentError(
+        f"unexpected {type(error).__name__} at {place}",
+        remedy="this is a defect of the mirror: report it with this line",
+    )

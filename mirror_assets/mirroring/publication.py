@@ -1,0 +1,496 @@
+"""Judging and publishing staged tables: all good tables of a chunk become visible at once.
+
+One transaction replaces their partitions, moves their latest views and writes the control rows of
+all tables, the failed ones too. A table that cannot be published is recorded and left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from time import monotonic
+
+import duckdb
+
+from mirror_assets.mirroring import control, coverage
+from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.control import Row
+from mirror_assets.mirroring.errors import (
+    CoverageTooLow,
+    DriftRefused,
+    MirrorError,
+    RowsUnaccounted,
+    StaleRefresh,
+    VolumeDropped,
+)
+from mirror_assets.mirroring.landing import Manifest
+from mirror_assets.mirroring.names import warehouse_name
+from mirror_assets.mirroring.schema import Column, Drift, TableSchema, compare
+from mirror_assets.mirroring.typed import SENTENCES, ColumnDigest, LoadedPart, Reject
+from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
+
+_HISTORY = (
+    "TABLE_NAME",
+    "partition",
+    "run_id",
+    "published",
+    "refreshed_at",
+    "snapshot_at",
+    "TABLE_ROWS",
+    "loaded_rows",
+    "rejected_rows",
+    "BQ_LOAD_TIME",
+)
+
+
+@dataclass
+class Staged:
+    """One table, copied and typed, waiting to be published; or the reason why it cannot be."""
+
+    table: TableSpec
+    folder: Path | None
+    began: float = field(default_factory=monotonic)
+    replayed: bool = False
+    error: MirrorError | None = None
+    manifest: Manifest | None = None
+    files: tuple[Path, ...] = ()
+    loaded: int = 0
+    rejected: int = 0
+    rejects: tuple[Reject, ...] = ()
+    zero_dates_nulled: int = 0
+    digests: dict[str, ColumnDigest] = field(default_factory=dict)
+    export: str = ""
+    seconds: float = 0.0
+    settled: bool = False
+
+    def complete(self, manifest: Manifest, parts: Sequence[LoadedPart], export: str) -> None:
+        """Fill in what the export and the typed load gave. Raises RowsUnaccounted."""
+        self.manifest = manifest
+        self.export = export
+        self.files = tuple(part.parquet for part in parts if part.parquet is not None)
+        self.loaded = sum(part.rows for part in parts)
+        self.rejected = sum(part.rejected for part in parts)
+        self.rejects = tuple(reject for part in parts for reject in part.rejects)
+        self.zero_dates_nulled = sum(part.zero_dates_nulled for part in parts)
+        for part in parts:
+            for column, digest in part.digests.items():
+                self.digests[column] = self.digests.get(column, ColumnDigest(0, 0)) + digest
+        self.seconds = monotonic() - self.began
+        if self.loaded + self.rejected != manifest.source_rows:
+            raise RowsUnaccounted(
+                f"{manifest.source_rows} source rows, but {self.loaded} loaded and"
+                f" {self.rejected} rejected",
+                remedy="nothing was published; run the partition again",
+            )
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """The outcome for one table and partition. Rows, bytes and seconds are plain numbers."""
+
+    database: str
+    table: TableSpec
+    partition: date
+    run_id: str
+    published: bool
+    replayed: bool
+    source_rows: int
+    loaded: int
+    rejected: int
+    allowed: int
+    listed_rejects: int
+    zero_dates_nulled: int
+    coverage: float | None
+    drift: str
+    bytes: int
+    seconds: float
+    refreshed_at: datetime | None
+    snapshot_at: datetime | None
+    export: str
+    schema: TableSchema | None
+    reject_kinds: dict[str, int]
+    error: MirrorError | None
+
+
+@dataclass(frozen=True)
+class _Context:
+    spec: DatabaseSpec
+    partition: date
+    run_id: str
+    load_time: datetime
+    accept_volume: frozenset[str]
+
+
+def publish(
+    spec: DatabaseSpec,
+    warehouse: Warehouse,
+    staged: Sequence[Staged],
+    *,
+    partition: date,
+    run_id: str,
+    load_time: datetime,
+    accept_volume: frozenset[str],
+    clock: Callable[[], datetime],
+) -> list[TableReport]:
+    """Publish the good tables among ``staged`` together and record all of them.
+
+    When the transaction as a whole is refused, every table gets one of its own, so that one bad
+    table does not hold back the others.
+    """
+    context = _Context(spec, partition, run_id, load_time, accept_volume)
+    for item in staged:
+        if item.error is None:
+            item.error = _coverage_fault(item, partition)
+    try:
+        outcomes = warehouse.commit(lambda tx: _publish_all(tx, context, staged, clock()))
+    except MirrorError as error:
+        if len(staged) == 1:
+            outcomes = [_record_fault(warehouse, context, staged[0], error, clock())]
+        else:
+            return [
+                report
+                for item in staged
+                for report in publish(
+                    spec,
+                    warehouse,
+                    [item],
+                    partition=partition,
+                    run_id=run_id,
+                    load_time=load_time,
+                    accept_volume=accept_volume,
+                    clock=clock,
+                )
+            ]
+    for item, outcome in zip(staged, outcomes, strict=True):
+        item.settled = True
+        if outcome.error is not None and item.folder is not None:
+            warehouse.discard(item.folder)
+    return [
+        _report(context, item, outcome) for item, outcome in zip(staged, outcomes, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    drift: Drift
+    error: MirrorError | None
+
+
+def _record_fault(
+    warehouse: Warehouse, context: _Context, item: Staged, error: MirrorError, now: datetime
+) -> _Outcome:
+    """Record a table that the warehouse refused; if even that fails, the report still tells."""
+    outcome = _Outcome(Drift(), error.at(f"{context.spec.name}/{item.table.name}"))
+    try:
+        warehouse.commit(lambda tx: _record(tx, context, [(item, outcome)], now))
+    except MirrorError:
+        return outcome
+    return outcome
+
+
+def _publish_all(
+    tx: Transaction, context: _Context, staged: Sequence[Staged], now: datetime
+) -> list[_Outcome]:
+    ensure_control_tables(tx, context.spec)
+    history = _history(tx, context, [item.table.name for item in staged])
+    outcomes = [_publish_one(tx, context, item, history[item.table.name]) for item in staged]
+    _record(tx, context, list(zip(staged, outcomes, strict=True)), now)
+    return outcomes
+
+
+def _publish_one(
+    tx: Transaction, context: _Context, item: Staged, history: Sequence[Row]
+) -> _Outcome:
+    if item.error is not None or item.manifest is None:
+        return _Outcome(Drift(), item.error)
+    drift = Drift()
+    try:
+        _refuse_stale(item.manifest, history, context.partition)
+        _refuse_shrunk(item, history, context)
+        drift = _follow_schema(tx, context, item, history)
+    except MirrorError as error:
+        refused = error.at(f"{context.spec.name}/{item.table.name}")
+        return _Outcome(getattr(error, "drift", drift), refused)
+    table = warehouse_name(item.table.name)
+    tx.replace_partition(context.spec.dataset, table, context.partition, item.files)
+    newest = max([row["partition"] for row in history] + [context.partition])
+    tx.latest_view(context.spec.dataset, context.spec.view_name(item.table.name), table, newest)
+    return _Outcome(drift, None)
+
+
+def _history(
+    tx: Transaction, context: _Context, tables: Sequence[str]
+) -> dict[str, list[Row]]:
+    """Earlier successful publications of each table, all partitions."""
+    found: dict[str, list[Row]] = {name: [] for name in tables}
+    rows = tx.select(
+        context.spec.dataset,
+        control.METADATA.name,
+        _HISTORY,
+        TABLE_NAME=list(tables),
+        published=True,
+    )
+    for row in rows:
+        found[row["TABLE_NAME"]].append(row)
+    return found
+
+
+# -- judgements
+
+
+def _coverage_fault(item: Staged, partition: date) -> MirrorError | None:
+    allowed = item.table.allowed_rejects(partition)
+    covered = coverage.allowed_coverage(item.loaded, item.rejected, allowed)
+    if covered >= item.table.coverage:
+        return None
+    return CoverageTooLow(
+        f"{item.rejected} of {item.loaded + item.rejected} rows were rejected,"
+        f" {allowed} are allowed",
+        where=f"{item.table.database}/{item.table.name}",
+        remedy=f"see `mirror errors {item.table.database} --partition {partition}`; have the rows"
+        " mended at the source, or allow them in the catalog (bad_records_allowed)",
+    )
+
+
+def _refuse_stale(manifest: Manifest, history: Sequence[Row], partition: date) -> None:
+    mine = manifest.refreshed_at or manifest.snapshot_at
+    newer = [
+        row["refreshed_at"] or row["snapshot_at"]
+        for row in history
+        if row["partition"] == partition
+        and (row["refreshed_at"] or row["snapshot_at"]) is not None
+        and (row["refreshed_at"] or row["snapshot_at"]) > mine
+    ]
+    if newer:
+        raise StaleRefresh(
+            f"the partition already holds a newer state, of {max(newer):%Y-%m-%d %H:%M:%S} UTC;"
+            f" this one is of {mine:%Y-%m-%d %H:%M:%S} UTC",
+            remedy="nothing to do: readers have the newer state",
+        )
+
+
+def _refuse_shrunk(item: Staged, history: Sequence[Row], context: _Context) -> None:
+    earlier = [row for row in history if row["partition"] < context.partition]
+    if not earlier or item.table.name in context.accept_volume or item.manifest is None:
+        return
+    previous = max(earlier, key=lambda row: (row["partition"], row["BQ_LOAD_TIME"]))
+    if item.manifest.source_rows >= item.table.volume * previous["TABLE_ROWS"]:
+        return
+    raise VolumeDropped(
+        f"the source has {item.manifest.source_rows} rows, {previous['partition']} had"
+        f" {previous['TABLE_ROWS']}",
+        remedy="check the source; if it is right, run again with the run tag"
+        f" mirror/accept_volume={item.table.name}, or set the table's `volume` in the catalog",
+    )
+
+
+def _follow_schema(
+    tx: Transaction, context: _Context, item: Staged, history: Sequence[Row]
+) -> Drift:
+    """Create or evolve the warehouse table. Raises DriftRefused."""
+    dataset, table = context.spec.dataset, warehouse_name(item.table.name)
+    assert item.manifest is not None
+    source = _as_published(item.manifest.schema)
+    known = tx.schema(dataset, table)
+    if known is None:
+        tx.create_table(dataset, table, source, partitioned=True)
+        return Drift()
+    drift = compare(known, source)
+    if any(row["partition"] > context.partition for row in history):
+        drift = _without_later_columns(drift, known)
+    if not drift.breaking:
+        tx.evolve(dataset, table, source, drift)
+        return drift
+    if item.table.breaking_drift == "refuse":
+        raise DriftRefused(
+            f"the schema changed: {'; '.join(map(str, drift.breaking))}",
+            remedy=f"set breaking_drift: deprecate for {item.table.name} (history moves to"
+            f" {table}_depr_<n>), or have the change undone at the source",
+        )
+    number = 1
+    while tx.schema(dataset, f"{table}_depr_{number}") is not None:
+        number += 1
+    tx.rename(dataset, table, f"{table}_depr_{number}")
+    tx.create_table(dataset, table, source, partitioned=True)
+    return drift
+
+
+def _as_published(schema: TableSchema) -> TableSchema:
+    columns = (
+        Column(warehouse_name(c.name), c.source_type, c.type, c.required, c.encoding)
+        for c in schema.columns
+    )
+    return TableSchema(tuple(columns), schema.primary_key)
+
+
+def _without_later_columns(drift: Drift, known: TableSchema) -> Drift:
+    """A replayed older export may lack columns that came later: they are NULL in its rows."""
+    kept = (
+        change
+        for change in drift.changes
+        if change.change != "removed" or known.column(change.column).required
+    )
+    return Drift(tuple(kept))
+
+
+# -- records
+
+
+def ensure_control_tables(tx: Transaction, spec: DatabaseSpec) -> None:
+    """Create what is missing of the mirror's own tables and their latest views."""
+    if tx.schema(spec.dataset, control.COMPLETENESS.name) is None:
+        for table in control.DATASET_TABLES:
+            tx.create_table(spec.dataset, table.name, table.schema, partitioned=False)
+        for view, statement in control.latest_views(spec.dataset).items():
+            tx.view(spec.dataset, view, statement)
+    for table in control.sli_tables(spec.name):
+        if tx.schema(control.SLI_DATASET, table.name) is None:
+            tx.create_table(control.SLI_DATASET, table.name, table.schema, partitioned=False)
+
+
+def _record(
+    tx: Transaction,
+    context: _Context,
+    outcomes: Sequence[tuple[Staged, _Outcome]],
+    now: datetime,
+) -> None:
+    ensure_control_tables(tx, context.spec)
+    dataset = context.spec.dataset
+    mine = {"run_id": context.run_id, "partition": context.partition}
+    tables = [item.table.name for item, _outcome in outcomes]
+    metadata = [_metadata_row(context, item, outcome) for item, outcome in outcomes]
+    errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
+    tx.replace_rows(dataset, control.METADATA.name, metadata, TABLE_NAME=tables, **mine)
+    tx.replace_rows(dataset, control.ERRORS.name, errors, table=tables, **mine)
+
+    attempts = tx.select(
+        dataset, control.METADATA.name, _HISTORY, partition=context.partition
+    )
+    complete = control.completeness_row(
+        context.spec, context.partition, attempts, run_id=context.run_id, now=now
+    )
+    tx.replace_rows(
+        dataset, control.COMPLETENESS.name, [complete], partition=context.partition
+    )
+    sli = control.coverage_row(attempts, context.partition, run_id=context.run_id, now=now)
+    tx.replace_rows(
+        control.SLI_DATASET,
+        control.coverage_table(context.spec.name).name,
+        [sli],
+        run_id=context.run_id,
+    )
+
+
+def _metadata_row(context: _Context, item: Staged, outcome: _Outcome) -> Row:
+    manifest = item.manifest
+    info = manifest.source_info if manifest else {}
+    digests = {name: (d.present, d.hashes) for name, d in item.digests.items()}
+    return {
+        "TABLE_NAME": item.table.name,
+        "CREATE_TIME": _naive(info.get("create_time")),
+        "UPDATE_TIME": _naive(info.get("update_time")),
+        "DB_TIMEZONE": info.get("db_timezone") or "UTC",
+        "TABLE_SIZE_MB": int(info.get("size_mb") or 0),
+        "TABLE_ROWS": manifest.source_rows if manifest else 0,
+        "BQ_LOAD_TIME": context.load_time,
+        "BQ_PARTITION": f"{context.partition:%Y%m%d}",
+        "partition": context.partition,
+        "run_id": context.run_id,
+        "published": outcome.error is None,
+        "refreshed_at": manifest.refreshed_at if manifest else None,
+        "snapshot_at": manifest.snapshot_at if manifest else None,
+        "snapshot": manifest.isolation if manifest else None,
+        "loaded_rows": item.loaded,
+        "rejected_rows": item.rejected,
+        "coverage": coverage.coverage(item.loaded, item.rejected),
+        "zero_dates_nulled": item.zero_dates_nulled,
+        "drift": str(outcome.drift) if outcome.drift else None,
+        "seconds": round(item.seconds, 3),
+        "bytes": manifest.bytes if manifest else 0,
+        "export": item.export or None,
+        "digests": control.digests_json(digests, f"duckdb {duckdb.__version__}"),
+    }
+
+
+def _error_rows(context: _Context, item: Staged, outcome: _Outcome) -> list[Row]:
+    rows = [_reject_row(context, item, reject) for reject in item.rejects]
+    unlisted = item.rejected - len(item.rejects)
+    if unlisted > 0:
+        rows.append(
+            control.error_row(
+                table=item.table.name,
+                error=f"{unlisted} more rows: {SENTENCES['unlisted']}",
+                resource="BQ",
+                kind="unlisted",
+                load_time=context.load_time,
+                partition=context.partition,
+                run_id=context.run_id,
+            )
+        )
+    if outcome.error is not None:
+        rows.append(
+            control.error_row(
+                table=item.table.name,
+                error=outcome.error.sentence,
+                resource=outcome.error.resource,
+                kind=outcome.error.kind,
+                load_time=context.load_time,
+                partition=context.partition,
+                run_id=context.run_id,
+            )
+        )
+    return rows
+
+
+def _reject_row(context: _Context, item: Staged, reject: Reject) -> Row:
+    return control.error_row(
+        table=item.table.name,
+        error=f"{reject.column}: {SENTENCES[reject.kind]}",
+        resource="BQ",
+        kind=reject.kind,
+        load_time=context.load_time,
+        partition=context.partition,
+        run_id=context.run_id,
+        file=reject.file,
+        row_number=reject.row_number,
+        column=reject.column,
+        row_text=reject.text,
+    )
+
+
+def _naive(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
+    manifest = item.manifest
+    kinds: dict[str, int] = {}
+    for reject in item.rejects:
+        kinds[f"{reject.column}: {reject.kind}"] = kinds.get(f"{reject.column}: {reject.kind}", 0) + 1
+    return TableReport(
+        database=context.spec.name,
+        table=item.table,
+        partition=context.partition,
+        run_id=context.run_id,
+        published=outcome.error is None,
+        replayed=item.replayed,
+        source_rows=manifest.source_rows if manifest else 0,
+        loaded=item.loaded,
+        rejected=item.rejected,
+        allowed=item.table.allowed_rejects(context.partition),
+        listed_rejects=len(item.rejects),
+        zero_dates_nulled=item.zero_dates_nulled,
+        coverage=coverage.coverage(item.loaded, item.rejected),
+        drift=str(outcome.drift),
+        bytes=manifest.bytes if manifest else 0,
+        seconds=item.seconds,
+        refreshed_at=manifest.refreshed_at if manifest else None,
+        snapshot_at=manifest.snapshot_at if manifest else None,
+        export=item.export,
+        schema=manifest.schema if manifest else None,
+        reject_kinds=kinds,
+        error=outcome.error,
+    )
+

@@ -1,0 +1,63 @@
+"""What the engine asks of a source."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from mirror_assets.mirroring.catalog import TableSpec
+from mirror_assets.mirroring.landing import ExportWriter, Isolation
+from mirror_assets.mirroring.schema import TableSchema
+
+MASK = "masked"
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A base table as the source's catalogue shows it.
+
+    ``created_at`` (UTC) changes when the table is rebuilt; None where the source has no such
+    notion. ``info`` goes into the manifest and MIRROR_METADATA.
+    """
+
+    name: str
+    created_at: datetime | None
+    size_mb: int
+    info: dict[str, Any] = field(default_factory=dict, compare=False)
+
+
+class Snapshot(Protocol):
+    """One consistent read of a source. Not thread-safe."""
+
+    taken_at: datetime
+    isolation: Isolation
+
+    def tables(self) -> dict[str, TableState]:
+        """The state of every base table at the beginning of the snapshot."""
+
+    def schema(self, table: TableSpec) -> TableSchema:
+        """The mirrored columns in ordinal order. Raises UnsupportedType, SourceFault."""
+
+    def count(self, table: TableSpec) -> int:
+        """The exact number of rows."""
+
+    def export(self, table: TableSpec, schema: TableSchema, writer: ExportWriter) -> int:
+        """Stream every row into the writer; returns how many. Parts are closed at the end."""
+
+    def check_unchanged(self, table: TableSpec) -> None:
+        """Raise RefreshLanded when the table was rebuilt since the snapshot began."""
+
+    def release(self) -> None:
+        """Let go of the locks on the table just read, so that the vendor can rebuild it."""
+
+
+class Source(Protocol):
+    """One database server's schema."""
+
+    def states(self) -> dict[str, TableState]:
+        """Every base table now, from one cheap catalogue query."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Open a consistent snapshot; closed in all cases."""

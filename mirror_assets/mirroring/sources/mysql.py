@@ -1,0 +1,365 @@
+"""MySQL and MariaDB: raw text values over an unbuffered cursor, formatted by column.
+
+One connection reads the whole run inside one consistent snapshot. After each table it rolls back
+to a savepoint: the snapshot stays, the table's metadata lock goes, and the vendor can rebuild it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pymysql
+from sqlalchemy.engine import make_url
+
+from mirror_assets.mirroring import names, types
+from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.dialect import Formatter
+from mirror_assets.mirroring.errors import (
+    MirrorError,
+    RefreshLanded,
+    SourceFault,
+    SourceUnavailable,
+)
+from mirror_assets.mirroring.landing import ExportWriter, Isolation
+from mirror_assets.mirroring.redact import driver_error
+from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.sources.base import MASK, TableState
+from mirror_assets.mirroring.types import SourceColumn
+
+try:
+    import MySQLdb as _fast
+    from MySQLdb.cursors import SSCursor as _FastCursor
+except ImportError:  # PyMySQL writes the same bytes, slower
+    _fast = None
+
+_DRIVER_ERRORS: tuple[type[Exception], ...] = (
+    pymysql.err.MySQLError,
+    OSError,
+    *((_fast.MySQLError,) if _fast else ()),
+)
+_BATCH_BYTES = 1 << 20
+_MAX_BATCH_ROWS = 2000
+_CONNECT_SECONDS = 15
+_READ_SECONDS = 900
+
+_CHANGED = {1412: "changed", 1146: "gone", 1051: "gone", 1054: "changed"}
+_DENIED = {1044, 1045, 1142, 1143, 1227, 1698}
+_TRANSIENT = {1040, 1053, 1105, 1152, 1158, 1159, 1160, 1161, 1205, 1213, 1317}
+_UNREACHABLE = range(2000, 2100)
+
+
+class MySQLSource:
+    """A MySQL schema behind a SQLAlchemy URL (``mysql+pymysql://user:password@host/schema``)."""
+
+    def __init__(self, spec: DatabaseSpec, url: str, *, driver: str = "auto") -> None:
+        self._spec = spec
+        self._url = make_url(url)
+        self._schema = spec.entry.source_schema or self._url.database or spec.name
+        self._driver = _fast if driver == "auto" and _fast is not None else pymysql
+
+    def states(self) -> dict[str, TableState]:
+        with self._connection() as connection:
+            return connection.states(self._schema)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[MySQLSnapshot]:
+        with self._connection() as connection:
+            yield MySQLSnapshot(self._spec, self._schema, connection)
+
+    @contextmanager
+    def _connection(self) -> Iterator[_Connection]:
+        connection = _Connection(self._connect(), self._spec.name)
+        try:
+            connection.execute("SET time_zone = '+00:00', net_write_timeout = 3600")
+            yield connection
+        finally:
+            connection.close()
+
+    def _connect(self) -> Any:
+        options: dict[str, Any] = {
+            "host": self._url.host or "127.0.0.1",
+            "port": self._url.port or 3306,
+            "user": self._url.username or "",
+            "password": self._url.password or "",
+            "database": self._schema,
+            "charset": "utf8mb4",
+            "use_unicode": False,
+            "conv": {},
+            "connect_timeout": _CONNECT_SECONDS,
+            "read_timeout": _READ_SECONDS,
+        }
+        options |= _tls_options(self._url.query, fast=self._driver is not pymysql)
+        try:
+            return self._driver.connect(**options)
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, f"database {self._spec.name}") from None
+
+
+class _Connection:
+    """A driver connection whose errors are our own."""
+
+    def __init__(self, raw: Any, where: str) -> None:
+        self.raw = raw
+        self._where = where
+
+    def execute(self, statement: str, *arguments: str) -> list[tuple[Any, ...]]:
+        """Run a small statement; values come back as text, or None."""
+        try:
+            with self.raw.cursor() as cursor:
+                cursor.execute(statement, arguments or None)
+                return [tuple(_text(value) for value in row) for row in cursor.fetchall()]
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, self._where) from None
+
+    def stream(self, statement: str, where: str) -> Iterator[Sequence[tuple[bytes | None, ...]]]:
+        """Batches of raw rows, of about ``_BATCH_BYTES`` each."""
+        cursor_class = _FastCursor if self.raw.__class__.__module__.startswith("MySQLdb") else None
+        try:
+            cursor = self.raw.cursor(cursor_class or pymysql.cursors.SSCursor)
+            try:
+                cursor.execute(statement)
+                size = 50
+                while rows := cursor.fetchmany(size):
+                    yield rows
+                    size = _next_batch(rows)
+            finally:
+                cursor.close()
+        except _DRIVER_ERRORS as error:
+            raise _translate(error, where) from None
+
+    def states(self, schema: str) -> dict[str, TableState]:
+        rows = self.execute(
+            "SELECT TABLE_NAME, CREATE_TIME, UPDATE_TIME,"
+            " ROUND((COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)) / 1048576),"
+            " @@global.time_zone, @@system_time_zone"
+            " FROM information_schema.TABLES"
+            " WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
+            schema,
+        )
+        found = {}
+        for name, created, updated, size, global_zone, system_zone in rows:
+            zone_name = system_zone if global_zone == "SYSTEM" else global_zone
+            zone = zone_of(zone_name, self._where)
+            info = {
+                "create_time": _local(created, zone),
+                "update_time": _local(updated, zone),
+                "db_timezone": zone_name,
+            }
+            found[name] = TableState(name, _utc(created), int(float(size or 0)), info)
+        return found
+
+    def close(self) -> None:
+        with suppress(*_DRIVER_ERRORS):  # a dead connection cannot be closed: nothing is lost
+            self.raw.close()
+
+
+class MySQLSnapshot:
+    """A REPEATABLE READ, READ ONLY transaction begun with a consistent snapshot."""
+
+    isolation: Isolation = "one instant"
+
+    def __init__(self, spec: DatabaseSpec, schema: str, connection: _Connection) -> None:
+        self._spec = spec
+        self._schema = schema
+        self._connection = connection
+        connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        self._states = connection.states(schema)
+        connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        self.taken_at = _utc(connection.execute("SELECT UTC_TIMESTAMP(6)")[0][0]) or datetime.now(UTC)
+        connection.execute("SAVEPOINT mirror")
+        self._columns = self._read_columns()
+        self._keys = self._read_keys()
+
+    def tables(self) -> dict[str, TableState]:
+        return self._states
+
+    def schema(self, table: TableSpec) -> TableSchema:
+        where = f"{self._spec.name}/{table.name}"
+        found = self._columns.get(table.name)
+        if table.name not in self._states or not found:
+            raise SourceFault(
+                "the source has no such table, or the login may not read it",
+                where=where,
+                remedy="check the table's name in the catalog and GRANT SELECT on the schema",
+            )
+        unknown = {*table.exclude_columns, *table.masked_columns} - {c.name for c in found}
+        if unknown:
+            raise SourceFault(
+                f"the catalog excludes or masks column {sorted(unknown)[0]!r}, which is not there",
+                where=where,
+                remedy="correct the table's entry in the catalog",
+            )
+        kept = [column for column in found if column.name not in table.exclude_columns]
+        names.check_columns(where, (column.name for column in kept))
+        columns = tuple(self._mirrored(where, table, column) for column in kept)
+        return TableSchema(columns, table.primary_key or self._keys.get(table.name, ()))
+
+    def count(self, table: TableSpec) -> int:
+        rows = self._connection.execute(f"SELECT COUNT(*) FROM {_quote(table.name)}")
+        return int(rows[0][0])
+
+    def export(self, table: TableSpec, schema: TableSchema, writer: ExportWriter) -> int:
+        selected = ", ".join(_select(column, table) for column in schema.columns)
+        statement = f"SELECT {selected} FROM {_quote(table.name)}"
+        formatter = Formatter(schema.columns)
+        total = 0
+        for rows in self._connection.stream(statement, f"{self._spec.name}/{table.name}"):
+            records = formatter.records(rows)
+            writer.write(b"\n".join(records) + b"\n", len(records), max(map(len, records)) + 1)
+            total += len(records)
+        writer.close_part()
+        return total
+
+    def check_unchanged(self, table: TableSpec) -> None:
+        rows = self._connection.execute(
+            "SELECT CREATE_TIME FROM information_schema.TABLES"
+            " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
+            self._schema,
+            table.name,
+        )
+        now = _utc(rows[0][0]) if rows else None
+        state = self._states.get(table.name)
+        if state is None or now != state.created_at:
+            raise RefreshLanded(
+                "the table was rebuilt while it was being read",
+                where=f"{self._spec.name}/{table.name}",
+                remedy="nothing was published; the run is tried again on the new refresh",
+            )
+
+    def release(self) -> None:
+        self._connection.execute("ROLLBACK TO SAVEPOINT mirror")
+
+    def _mirrored(self, where: str, table: TableSpec, column: SourceColumn) -> Column:
+        if column.name in table.masked_columns:
+            return Column(column.name, f"masked {column.full_type}", types.STRING, not column.nullable)
+        return types.column_of("mysql", where, column, self._spec.types)
+
+    def _read_columns(self) -> dict[str, list[SourceColumn]]:
+        rows = self._connection.execute(
+            "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE,"
+            " NUMERIC_PRECISION, NUMERIC_SCALE FROM information_schema.COLUMNS"
+            " WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION",
+            self._schema,
+        )
+        found: dict[str, list[SourceColumn]] = {}
+        for table, name, data_type, full_type, nullable, precision, scale in rows:
+            column = SourceColumn(
+                name=name,
+                data_type=data_type.lower(),
+                full_type=full_type.lower(),
+                nullable=nullable == "YES",
+                precision=int(precision) if precision is not None else None,
+                scale=int(scale) if scale is not None else None,
+            )
+            found.setdefault(table, []).append(column)
+        return found
+
+    def _read_keys(self) -> dict[str, tuple[str, ...]]:
+        rows = self._connection.execute(
+            "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS"
+            " WHERE TABLE_SCHEMA = %s AND INDEX_NAME = 'PRIMARY'"
+            " ORDER BY TABLE_NAME, SEQ_IN_INDEX",
+            self._schema,
+        )
+        keys: dict[str, tuple[str, ...]] = {}
+        for table, column in rows:
+            keys[table] = (*keys.get(table, ()), column)
+        return keys
+
+
+def _select(column: Column, table: TableSpec) -> str:
+    quoted = _quote(column.name)
+    if column.name in table.masked_columns:
+        return f"IF({quoted} IS NULL, NULL, '{MASK}')"
+    base = column.source_type.split("(")[0].split(" ")[0]
+    if base == "float":
+        return f"CAST({quoted} AS DOUBLE)"  # a FLOAT prints six digits otherwise
+    if base == "bit":
+        return f"CAST({quoted} AS UNSIGNED)"
+    if base in ("geometry", "point"):
+        return f"ST_AsBinary({quoted})"
+    return quoted
+
+
+def _quote(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _next_batch(rows: Sequence[tuple[bytes | None, ...]]) -> int:
+    sample = rows[-1]
+    width = sum(len(value) for value in sample if value is not None) + len(sample)
+    widest = max(width, sum(len(v) for v in rows[0] if v is not None))
+    return max(1, min(_MAX_BATCH_ROWS, 2 * len(rows), _BATCH_BYTES // max(widest, 1)))
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _utc(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
+
+
+def _local(text: str | None, zone: tzinfo) -> str | None:
+    moment = _utc(text)
+    return moment.astimezone(zone).replace(tzinfo=None).isoformat(" ") if moment else None
+
+
+def zone_of(name: str, where: str) -> tzinfo:
+    """A MySQL time zone variable (``US/Pacific``, ``-08:00``, ``UTC``) as a tzinfo."""
+    if name[:1] in "+-":
+        hours, minutes = name[1:].split(":")
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        return timezone(-offset if name[0] == "-" else offset)
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise SourceFault(
+            f"the server's time zone {name!r} is not a zone name we know",
+            where=where,
+            remedy="set the server's time_zone to an offset or an IANA zone name",
+        ) from None
+
+
+def _tls_options(query: Any, *, fast: bool) -> dict[str, Any]:
+    """TLS from the URL's options: ``ssl_ca`` verifies the server's certificate and name."""
+    authority = query.get("ssl_ca")
+    if not authority:
+        return {}
+    if fast:
+        return {"ssl": {"ca": authority}, "ssl_mode": "VERIFY_IDENTITY"}
+    return {"ssl_ca": authority, "ssl_verify_cert": True, "ssl_verify_identity": True}
+
+
+def _translate(error: Exception, where: str) -> MirrorError:
+    """A driver's error as one of ours: never its text, which may quote rows."""
+    code = next((arg for arg in error.args if isinstance(arg, int)), None)
+    shown = driver_error(error)
+    if code in _CHANGED:
+        return RefreshLanded(
+            f"the table is {_CHANGED[code]} since the snapshot began ({shown})",
+            where=where,
+            remedy="nothing was published; the run is tried again on the new refresh",
+        )
+    if code in _DENIED:
+        return SourceFault(
+            f"access denied ({shown})",
+            where=where,
+            remedy="check the login in <NAME>_DATABASE_URL and GRANT SELECT on the schema",
+        )
+    is_dropped = code is None or code == 0 or code in _UNREACHABLE or code in _TRANSIENT
+    if is_dropped or isinstance(error, (OSError, TimeoutError)):
+        return SourceUnavailable(
+            f"the connection failed or was cut ({shown})",
+            where=where,
+            remedy="try again; if it lasts, check the host, the tunnel and the vendor's status",
+        )
+    return SourceFault(
+        f"the server refused the statement ({shown})",
+        where=where,
+        remedy="look the code up in the server's manual; other tables are not affected",
+    )

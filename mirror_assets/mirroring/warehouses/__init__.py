@@ -1,0 +1,20 @@
+"""Where mirrored tables live. ``open_warehouse`` picks the adapter for a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.warehouses.base import Warehouse
+from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
+
+
+def open_warehouse(url: str, *, lake: Path, extensions: Path, memory: str) -> Warehouse:
+    """The warehouse at ``MIRROR_WAREHOUSE``; nothing is connected yet."""
+    if url.startswith("ducklake:"):
+        return DuckLakeWarehouse(url, lake, extensions, memory=memory)
+    raise SettingsError(
+        f"no warehouse adapter for {url.split(':', 1)[0]!r}",
+        where="MIRROR_WAREHOUSE",
+        remedy="use ducklake:sqlite:<file>",
+    )

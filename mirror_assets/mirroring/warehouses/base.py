@@ -1,0 +1,88 @@
+"""What the engine asks of a warehouse. DuckLake and BigQuery load the same Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from mirror_assets.mirroring.schema import Drift, TableSchema
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The answer to a read-only query."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+class Transaction(Protocol):
+    """Changes that readers see together (BigQuery: each as one job, views and control rows last)."""
+
+    def schema(self, dataset: str, table: str) -> TableSchema | None:
+        """A table's columns without ``_PARTITIONDATE``; None when there is no such table."""
+
+    def create_table(
+        self, dataset: str, table: str, schema: TableSchema, *, partitioned: bool
+    ) -> None:
+        """Create a table; ``partitioned`` adds ``_PARTITIONDATE``."""
+
+    def evolve(self, dataset: str, table: str, schema: TableSchema, drift: Drift) -> None:
+        """Apply harmless drift: add columns as nullable, relax, widen."""
+
+    def rename(self, dataset: str, table: str, new_name: str) -> None:
+        """Set a table's history aside."""
+
+    def replace_partition(
+        self, dataset: str, table: str, day: date, files: Sequence[Path]
+    ) -> None:
+        """Make exactly these Parquet files the day's rows; no files make it empty."""
+
+    def latest_view(self, dataset: str, view: str, table: str, day: date) -> None:
+        """Show one day of a table, without ``_PARTITIONDATE``."""
+
+    def view(self, dataset: str, view: str, statement: str) -> None:
+        """Create or replace a view over a statement in the warehouse's SQL."""
+
+    def select(
+        self, dataset: str, table: str, columns: Sequence[str], /, **equal: Any
+    ) -> list[dict[str, Any]]:
+        """Rows of a control table whose columns equal the given values (or are among a list)."""
+
+    def replace_rows(
+        self, dataset: str, table: str, rows: Sequence[dict[str, Any]], /, **equal: Any
+    ) -> None:
+        """Replace the rows of a control table that match ``equal``."""
+
+    def delete_before(self, dataset: str, table: str, column: str, day: date) -> None:
+        """Drop partitions or control rows older than a day."""
+
+
+class Warehouse(Protocol):
+    """One warehouse."""
+
+    def commit(self, body: Callable[[Transaction], T]) -> T:
+        """Run a body as one transaction; on a conflict, run it again from the start."""
+
+    def query(self, statement: str, *, limit: int | None = None) -> Rows:
+        """A read-only query in the warehouse's SQL; never changes anything."""
+
+    def staging(self, dataset: str, table: str, day: date) -> Path:
+        """A new private folder for Parquet parts that ``replace_partition`` may then own."""
+
+    def discard(self, folder: Path) -> None:
+        """Remove a staging folder that was not published."""
+
+    def maintain(self, *, time_travel_days: int) -> dict[str, int]:
+        """Expire old snapshots, delete files nothing refers to, sweep orphans; what was done."""
+
+    def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,1 @@
+"""Sample sources: private database servers and an invented Elation database to mirror."""

@@ -1,0 +1,182 @@
+"""The environment, read and validated once.
+
+Every variable is listed in the README's configuration reference, which a test keeps complete.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from mirror_assets.mirroring import catalog
+from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.landing import PART_BYTES, Landing, private_folder
+from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
+
+Environment = Literal["local", "production"]
+HOME = Path(".mirror")
+_PACKAGE = Path(__file__).parent
+
+#: Every environment variable we read, its default, and what it is for.
+VARIABLES: dict[str, tuple[str, str]] = {
+    "MIRROR_ENVIRONMENT": ("local", "`local` (runs in process) or `production` (a pod per chunk)"),
+    "MIRROR_WAREHOUSE": (
+        f"ducklake:sqlite:{HOME}/lake.sqlite",
+        "where mirrored tables are published",
+    ),
+    "MIRROR_LAKE": (f"{HOME}/lake", "folder of the lake's Parquet files"),
+    "MIRROR_LANDING": (f"{HOME}/landing", "folder or URL where exports lie until they expire"),
+    "MIRROR_SCRATCH": (f"{HOME}/scratch", "private folder for spilled data; emptied on exit"),
+    "MIRROR_EXTENSIONS": (f"{HOME}/duckdb", "private folder of DuckDB's extensions"),
+    "MIRROR_CATALOG_PATH": ("", "folders with more `*.catalog.yaml` files, separated by `:`"),
+    "MIRROR_MEMORY": ("512MB", "memory limit of the typed load and of the warehouse, each"),
+    "MIRROR_PART_MB": (str(PART_BYTES >> 20), "size at which an export starts its next file"),
+    "MIRROR_SETTLE_MINUTES": ("", "overrides every catalog's `settle_minutes` (the demo's is short)"),
+    "<NAME>_DATABASE_URL": ("", "SQLAlchemy URL of database `<name>`"),
+    "<NAME>_DATABASE_URL_FILE": (
+        f"{HOME}/secrets/<name>.url",
+        "file holding that URL, readable by its owner only (mode 0400)",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where everything is. Paths are absolute."""
+
+    environment: Environment
+    warehouse_url: str
+    lake: Path
+    landing_url: str
+    scratch: Path
+    extensions: Path
+    catalog_folders: tuple[Path, ...]
+    memory: str
+    part_bytes: int
+    settle_minutes: float | None
+    variables: Mapping[str, str]
+
+    @classmethod
+    def from_env(cls, variables: Mapping[str, str] | None = None) -> Settings:
+        """Raises SettingsError naming the variable."""
+        env = dict(os.environ if variables is None else variables)
+
+        def value(name: str) -> str:
+            return env.get(name) or VARIABLES[name][0]
+
+        environment = value("MIRROR_ENVIRONMENT")
+        if environment not in get_args(Environment):
+            raise SettingsError(
+                f"{environment!r} is not an environment",
+                where="MIRROR_ENVIRONMENT",
+                remedy=f"use one of {', '.join(get_args(Environment))}",
+            )
+        part_mb = value("MIRROR_PART_MB")
+        if not part_mb.isdigit() or int(part_mb) == 0:
+            raise SettingsError(
+                f"{part_mb!r} is not a number of megabytes",
+                where="MIRROR_PART_MB",
+                remedy="use a whole number above 0",
+            )
+        extra = [Path(part) for part in value("MIRROR_CATALOG_PATH").split(":") if part]
+        for folder in extra:
+            if not folder.is_dir():
+                raise SettingsError(f"{folder} is not a folder", where="MIRROR_CATALOG_PATH")
+        landing = value("MIRROR_LANDING")
+        return cls(
+            environment=environment,  # type: ignore[arg-type]
+            warehouse_url=_absolute_catalog(value("MIRROR_WAREHOUSE")),
+            lake=Path(value("MIRROR_LAKE")).absolute(),
+            landing_url=landing if "://" in landing else str(Path(landing).absolute()),
+            scratch=Path(value("MIRROR_SCRATCH")).absolute(),
+            extensions=Path(value("MIRROR_EXTENSIONS")).absolute(),
+            catalog_folders=(*_domain_folders(), *extra),
+            memory=value("MIRROR_MEMORY"),
+            part_bytes=int(part_mb) << 20,
+            settle_minutes=_minutes(value("MIRROR_SETTLE_MINUTES")),
+            variables=env,
+        )
+
+    def databases(self) -> tuple[DatabaseSpec, ...]:
+        """Every catalogued database. Raises CatalogError."""
+        found = catalog.load_all(self.catalog_folders, self.landing().inventory)
+        if self.settle_minutes is None:
+            return found
+        return tuple(spec.with_settle_minutes(self.settle_minutes) for spec in found)
+
+    def database(self, name: str) -> DatabaseSpec:
+        """One catalogued database. Raises SettingsError listing the known ones."""
+        known = {spec.name: spec for spec in self.databases()}
+        if name not in known:
+            raise SettingsError(
+                f"no database {name!r} is catalogued",
+                remedy=f"use one of: {', '.join(known) or '(none)'}",
+            )
+        return known[name]
+
+    def database_url(self, name: str) -> str:
+        """The URL of a database, from ``<NAME>_DATABASE_URL`` or its file. Never print it."""
+        variable = f"{name.upper()}_DATABASE_URL"
+        if url := self.variables.get(variable):
+            return url
+        stated = self.variables.get(f"{variable}_FILE")
+        path = Path(stated) if stated else HOME / "secrets" / f"{name}.url"
+        if not path.is_file():
+            raise SettingsError(
+                f"neither {variable} nor {variable}_FILE names the database",
+                where=f"database {name}",
+                remedy=f"set {variable}_FILE to a file of mode 0400 that holds its URL",
+            )
+        if path.stat().st_mode & 0o077:
+            raise SettingsError(
+                f"{path} can be read by others",
+                where=f"{variable}_FILE",
+                remedy=f"chmod 0400 {path}",
+            )
+        return path.read_text(encoding="utf-8").strip()
+
+    def landing(self) -> Landing:
+        return Landing(self.landing_url, self.scratch, part_bytes=self.part_bytes)
+
+    def warehouse(self) -> Warehouse:
+        return open_warehouse(
+            self.warehouse_url, lake=self.lake, extensions=self.extensions, memory=self.memory
+        )
+
+    def new_scratch(self) -> Path:
+        """A private folder for one run; remove it with ``remove_scratch``."""
+        return private_folder(self.scratch / f"{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def remove_scratch(folder: Path) -> None:
+    """Delete a scratch folder and all in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _minutes(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"{text!r} is not a number of minutes",
+            where="MIRROR_SETTLE_MINUTES",
+            remedy="use a number such as 0.2, or leave it unset",
+        ) from None
+
+
+def _domain_folders() -> tuple[Path, ...]:
+    """Packages of this project that declare a database."""
+    return tuple(sorted(path.parent for path in _PACKAGE.glob("*/catalog.yaml")))
+
+
+def _absolute_catalog(url: str) -> str:
+    prefix = "ducklake:sqlite:"
+    return f"{prefix}{Path(url.removeprefix(prefix)).absolute()}" if url.startswith(prefix) else url
