@@ -37,7 +37,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "MIRROR_CATALOG_PATH": ("", "folders with more `*.catalog.yaml` files, separated by `:`"),
     "MIRROR_MEMORY": ("512MB", "memory limit of the typed load and of the warehouse, each"),
     "MIRROR_PART_MB": (str(PART_BYTES >> 20), "size at which an export starts its next file"),
-    "MIRROR_SETTLE_MINUTES": ("", "overrides every catalog's `settle_minutes` (the demo's is short)"),
+    "MIRROR_SETTLE_MINUTES": (
+        "",
+        "overrides every catalog's `settle_minutes` (the demo's is short)",
+    ),
     "<NAME>_DATABASE_URL": ("", "SQLAlchemy URL of database `<name>`"),
     "<NAME>_DATABASE_URL_FILE": (
         f"{HOME}/secrets/<name>.url",

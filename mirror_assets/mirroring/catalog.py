@@ -196,7 +196,7 @@ def load(path: Path, inventory: Inventory = lambda _database: None) -> DatabaseS
         raise CatalogError(_explain(error), where=f"catalog {path}") from None
     entries = _table_entries(entry, path, inventory)
     names.check_tables(entry.database, entries)
-    _check_values(entry, entries, path)
+    _check_values(entries, path)
     tables = tuple(_resolve(entry, name, item) for name, item in entries.items())
     return DatabaseSpec(entry=entry, file=path, tables=tables)
 
@@ -204,7 +204,7 @@ def load(path: Path, inventory: Inventory = lambda _database: None) -> DatabaseS
 def load_all(
     folders: Sequence[Path], inventory: Inventory = lambda _database: None
 ) -> tuple[DatabaseSpec, ...]:
-    """Every catalog below the folders (``catalog.yaml`` or ``*.catalog.yaml``), by database name."""
+    """Every ``catalog.yaml`` and ``*.catalog.yaml`` in the folders, by database name."""
     found: dict[str, DatabaseSpec] = {}
     for folder in folders:
         for path in sorted([*folder.glob("catalog.yaml"), *folder.glob("*.catalog.yaml")]):
@@ -246,9 +246,7 @@ def _allowed_fields(loc: tuple[Any, ...]) -> str:
     return ", ".join(field.alias or name for name, field in model.model_fields.items())
 
 
-def _table_entries(
-    entry: DatabaseEntry, path: Path, inventory: Inventory
-) -> dict[str, TableEntry]:
+def _table_entries(entry: DatabaseEntry, path: Path, inventory: Inventory) -> dict[str, TableEntry]:
     if isinstance(entry.tables, dict):
         return {name: item or TableEntry() for name, item in entry.tables.items()}
     if isinstance(entry.tables, list):
@@ -264,7 +262,7 @@ def _table_entries(
     return {name: TableEntry() for name in kept}
 
 
-def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Path) -> None:
+def _check_values(entries: dict[str, TableEntry], path: Path) -> None:
     if not entries:
         raise CatalogError("tables: is empty; list at least one", where=f"catalog {path}")
     for name, item in entries.items():

@@ -30,9 +30,7 @@ class ControlTable:
 
 def _columns(**declared: tuple[LogicalType, bool]) -> TableSchema:
     return TableSchema(
-        tuple(
-            Column(name, "", logical, required) for name, (logical, required) in declared.items()
-        )
+        tuple(Column(name, "", logical, required) for name, (logical, required) in declared.items())
     )
 
 
@@ -209,9 +207,7 @@ def completeness_row(
     published = newest_attempts([row for row in attempts if row["published"]])
     instants = [row["refreshed_at"] for row in attempts if row["refreshed_at"]]
     refreshed_at = max(instants, default=None)
-    current = {
-        name: row for name, row in published.items() if row["refreshed_at"] == refreshed_at
-    }
+    current = {name: row for name, row in published.items() if row["refreshed_at"] == refreshed_at}
     missing = [table.name for table in spec.tables if table.name not in current]
     rows = [current[table.name] for table in spec.tables if table.name in current]
     return {
@@ -229,9 +225,7 @@ def completeness_row(
     }
 
 
-def coverage_row(
-    attempts: Sequence[Row], partition: date, *, run_id: str, now: datetime
-) -> Row:
+def coverage_row(attempts: Sequence[Row], partition: date, *, run_id: str, now: datetime) -> Row:
     """A run's coverage over all tables it tried; lost rows of failed tables count as not loaded."""
     mine = newest_attempts([row for row in attempts if row["run_id"] == run_id]).values()
     loaded = sum(row["loaded_rows"] if row["published"] else 0 for row in mine)

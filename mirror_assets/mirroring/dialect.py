@@ -56,6 +56,7 @@ class Formatter:
     def records(self, rows: Sequence[Sequence[Field]]) -> list[bytes]:
         """One record per row, without its newline."""
         columns = [
-            form(values) for form, values in zip(self._formats, zip(*rows, strict=True), strict=True)
+            form(values)
+            for form, values in zip(self._formats, zip(*rows, strict=True), strict=True)
         ]
         return list(map(b",".join, zip(*columns, strict=True)))

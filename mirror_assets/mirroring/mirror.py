@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from time import monotonic
 
 from mirror_assets.mirroring import refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
@@ -54,6 +55,7 @@ class _Loading:
     room: int = MAX_LISTED
     next_row: int = 1
     futures: list[Future[None]] = field(default_factory=list)
+    seconds: float = 0.0
     parts: list[LoadedPart] = field(default_factory=list)
 
 
@@ -161,10 +163,10 @@ class MirrorRun:
         return None, instant
 
     def _copy(self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None) -> None:
-        staged = Staged(
-            table, self._warehouse.staging(self._spec.dataset, table.name, self._partition)
-        )
-        loading = _Loading(staged.folder)
+        folder = self._warehouse.staging(self._spec.dataset, table.name, self._partition)
+        staged = Staged(table, folder)
+        loading = _Loading(folder)
+        began = monotonic()
         try:
             manifest = self._reusable(table, snapshot, instant)
             if manifest is None:
@@ -174,6 +176,7 @@ class MirrorRun:
             else:
                 staged.replayed = True
                 self._load_parts(table, manifest, loading)
+            staged.seconds = monotonic() - began
             self._typist.submit(self._finish, staged, loading, manifest)
         except MirrorError as error:
             self._typist.submit(self._give_up, staged, error.at(self._where(table)))
@@ -194,8 +197,10 @@ class MirrorRun:
         """Why a partition can be neither copied nor replayed."""
         days = self._landing.days(self._spec.name)
         kept = ", ".join(map(str, days)) or "none"
-        holds = f"the source now holds {instant.stamp.date()}" if instant else (
-            "the source was not asked: it can only hold today"
+        holds = (
+            f"the source now holds {instant.stamp.date()}"
+            if instant
+            else ("the source was not asked: it can only hold today")
         )
         return WrongDay(
             f"there is no export of {self._partition} to replay, and {holds};"
@@ -209,6 +214,7 @@ class MirrorRun:
         self, table: TableSpec, snapshot: Snapshot, instant: Instant, loading: _Loading
     ) -> Manifest:
         state = snapshot.tables().get(table.name)
+        info = {**state.info, "size_mb": state.size_mb} if state else {}
         schema = snapshot.schema(table)
         snapshot.check_unchanged(table)
         rows = snapshot.count(table)
@@ -231,7 +237,7 @@ class MirrorRun:
                 source_rows=rows,
                 schema=schema,
                 parts=tuple(parts),
-                source_info={**(state.info if state else {}), "size_mb": state.size_mb if state else 0},
+                source_info=info,
             )
 
         empty = draft(())
@@ -283,18 +289,22 @@ class MirrorRun:
     def _load_part(
         self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, path: Path
     ) -> None:
+        began = monotonic()
         csv_part = CsvPart(path, part.file, part.rows, part.longest, loading.next_row)
         target = loading.folder / f"{len(loading.parts)}.parquet"
         loaded = self._loader.load(csv_part, manifest.schema, table, target, loading.room)
         loading.parts.append(loaded)
         loading.next_row += part.rows
         loading.room -= len(loaded.rejects)
+        loading.seconds += monotonic() - began
 
     def _finish(self, staged: Staged, loading: _Loading, manifest: Manifest) -> None:
         try:
             for future in loading.futures:
                 future.result()
-            staged.complete(manifest, loading.parts, self._landing.folder(manifest.database, manifest.stamp))
+            staged.seconds += loading.seconds
+            export = self._landing.folder(manifest.database, manifest.stamp)
+            staged.complete(manifest, loading.parts, self._landing.uri(export))
         except MirrorError as error:
             staged.error = error.at(self._where(staged.table))
         except Exception as error:

@@ -11,7 +11,9 @@ from mirror_assets.mirroring.errors import CatalogError
 _NOT_ASSET = re.compile(r"[^A-Za-z0-9_]")
 #: What BigQuery refuses in a table or column name; DuckLake refuses less.
 _NOT_WAREHOUSE = re.compile(r"""[^\w \-]|[\x00-\x1f]""")
-_RESERVED = re.compile(r"^(MIRROR_|_PARTITION|_TABLE_|_FILE_|_ROW_TIMESTAMP|__ROOT__)", re.IGNORECASE)
+_RESERVED = re.compile(
+    r"^(MIRROR_|_PARTITION|_TABLE_|_FILE_|_ROW_TIMESTAMP|__ROOT__)", re.IGNORECASE
+)
 _SUFFIXED = re.compile(r"^(?P<base>.+)_(latest|depr_\d+|\d{8})$", re.IGNORECASE)
 
 PARTITION_COLUMN = "_PARTITIONDATE"

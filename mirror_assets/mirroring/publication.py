@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from time import monotonic
 
 import duckdb
 
@@ -51,7 +50,6 @@ class Staged:
 
     table: TableSpec
     folder: Path | None
-    began: float = field(default_factory=monotonic)
     replayed: bool = False
     error: MirrorError | None = None
     manifest: Manifest | None = None
@@ -77,7 +75,6 @@ class Staged:
         for part in parts:
             for column, digest in part.digests.items():
                 self.digests[column] = self.digests.get(column, ColumnDigest(0, 0)) + digest
-        self.seconds = monotonic() - self.began
         if self.loaded + self.rejected != manifest.source_rows:
             raise RowsUnaccounted(
                 f"{manifest.source_rows} source rows, but {self.loaded} loaded and"
@@ -167,9 +164,7 @@ def publish(
         item.settled = True
         if outcome.error is not None and item.folder is not None:
             warehouse.discard(item.folder)
-    return [
-        _report(context, item, outcome) for item, outcome in zip(staged, outcomes, strict=True)
-    ]
+    return [_report(context, item, outcome) for item, outcome in zip(staged, outcomes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -220,9 +215,7 @@ def _publish_one(
     return _Outcome(drift, None)
 
 
-def _history(
-    tx: Transaction, context: _Context, tables: Sequence[str]
-) -> dict[str, list[Row]]:
+def _history(tx: Transaction, context: _Context, tables: Sequence[str]) -> dict[str, list[Row]]:
     """Earlier successful publications of each table, all partitions."""
     found: dict[str, list[Row]] = {name: [] for name in tables}
     rows = tx.select(
@@ -365,15 +358,11 @@ def _record(
     tx.replace_rows(dataset, control.METADATA.name, metadata, TABLE_NAME=tables, **mine)
     tx.replace_rows(dataset, control.ERRORS.name, errors, table=tables, **mine)
 
-    attempts = tx.select(
-        dataset, control.METADATA.name, _HISTORY, partition=context.partition
-    )
+    attempts = tx.select(dataset, control.METADATA.name, _HISTORY, partition=context.partition)
     complete = control.completeness_row(
         context.spec, context.partition, attempts, run_id=context.run_id, now=now
     )
-    tx.replace_rows(
-        dataset, control.COMPLETENESS.name, [complete], partition=context.partition
-    )
+    tx.replace_rows(dataset, control.COMPLETENESS.name, [complete], partition=context.partition)
     sli = control.coverage_row(attempts, context.partition, run_id=context.run_id, now=now)
     tx.replace_rows(
         control.SLI_DATASET,
@@ -468,7 +457,9 @@ def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
     manifest = item.manifest
     kinds: dict[str, int] = {}
     for reject in item.rejects:
-        kinds[f"{reject.column}: {reject.kind}"] = kinds.get(f"{reject.column}: {reject.kind}", 0) + 1
+        kinds[f"{reject.column}: {reject.kind}"] = (
+            kinds.get(f"{reject.column}: {reject.kind}", 0) + 1
+        )
     return TableReport(
         database=context.spec.name,
         table=item.table,
@@ -493,4 +484,3 @@ def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
         reject_kinds=kinds,
         error=outcome.error,
     )
-

@@ -73,9 +73,7 @@ def current(spec: DatabaseSpec, states: Mapping[str, TableState], now: datetime)
     return RefreshState(rebuilt, "complete", altered, unmirrored)
 
 
-def _newest_rebuild(
-    times: Sequence[datetime], needed: float, rule: RefreshRule
-) -> datetime | None:
+def _newest_rebuild(times: Sequence[datetime], needed: float, rule: RefreshRule) -> datetime | None:
     """The end of the newest window that holds enough tables, without stragglers after a pause."""
     window = timedelta(minutes=rule.window_minutes)
     pause = timedelta(minutes=rule.settle_minutes)

@@ -163,7 +163,9 @@ class TypedLoader:
     def _copy(self, query: _Query, target: Path) -> int:
         if query.part.longest > _DEFAULT_LINE:
             self._connection.execute("SET threads = 1")  # each thread holds two such records
-        count = self._scalar(f"COPY ({query.good_rows()}) TO {literal(str(target))} (FORMAT parquet)")
+        count = self._scalar(
+            f"COPY ({query.good_rows()}) TO {literal(str(target))} (FORMAT parquet)"
+        )
         self._connection.execute(f"SET threads = {self._threads}")
         return count
 
@@ -357,7 +359,9 @@ def digests_of(
 ) -> dict[str, ColumnDigest]:
     """The digest of every column of a relation with the schema's warehouse names."""
     columns = [sql(warehouse_name(column.name)) for column in schema.columns]
-    wanted = ", ".join(f"count({c}), coalesce(sum(hash({c})) FILTER ({c} IS NOT NULL), 0)" for c in columns)
+    wanted = ", ".join(
+        f"count({c}), coalesce(sum(hash({c})) FILTER ({c} IS NOT NULL), 0)" for c in columns
+    )
     row = connection.execute(f"SELECT {wanted} FROM {relation}").fetchone() or ()
     pairs = zip(row[::2], row[1::2], strict=True)
     return {

@@ -58,11 +58,22 @@ class SourceColumn:
     scale: int | None = None
 
 
-_MYSQL_TEXT = (
-    "char varchar tinytext text mediumtext longtext enum set json uuid inet4 inet6".split()
-)
-_MYSQL_BINARY = "binary varbinary tinyblob blob mediumblob longblob".split()
-_MYSQL_INTEGERS = "tinyint smallint mediumint int bigint year".split()
+_MYSQL_TEXT = [
+    "char",
+    "varchar",
+    "tinytext",
+    "text",
+    "mediumtext",
+    "longtext",
+    "enum",
+    "set",
+    "json",
+    "uuid",
+    "inet4",
+    "inet6",
+]
+_MYSQL_BINARY = ["binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"]
+_MYSQL_INTEGERS = ["tinyint", "smallint", "mediumint", "int", "bigint", "year"]
 _MYSQL_FLOATS = ("float", "double")
 
 
@@ -99,10 +110,10 @@ def _always(logical: LogicalType) -> Callable[[SourceColumn, TypePolicy], Logica
 _Mapping = dict[str, Callable[[SourceColumn, TypePolicy], LogicalType]]
 
 MYSQL: _Mapping = {
-    **{name: _mysql_integer for name in _MYSQL_INTEGERS},
+    **dict.fromkeys(_MYSQL_INTEGERS, _mysql_integer),
     **{name: _always(FLOAT64) for name in _MYSQL_FLOATS},
     **{name: _always(STRING) for name in _MYSQL_TEXT},
-    **{name: _binary for name in _MYSQL_BINARY},
+    **dict.fromkeys(_MYSQL_BINARY, _binary),
     "decimal": _decimal,
     "bit": _mysql_bit,
     "date": _always(DATE),
@@ -113,11 +124,38 @@ MYSQL: _Mapping = {
     "point": _always(BYTES),
 }
 
-_POSTGRES_TEXT = (
-    "character varying|character|text|citext|uuid|json|jsonb|xml|ARRAY|USER-DEFINED|interval|"
-    "time without time zone|time with time zone|inet|cidr|macaddr|macaddr8|money|bit|bit varying|"
-    "name|tsvector|int4range|int8range|numrange|tsrange|tstzrange|daterange|point|hstore"
-).split("|")
+_POSTGRES_TEXT = [
+    "character varying",
+    "character",
+    "text",
+    "citext",
+    "uuid",
+    "json",
+    "jsonb",
+    "xml",
+    "ARRAY",
+    "USER-DEFINED",
+    "interval",
+    "time without time zone",
+    "time with time zone",
+    "inet",
+    "cidr",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "bit",
+    "bit varying",
+    "name",
+    "tsvector",
+    "int4range",
+    "int8range",
+    "numrange",
+    "tsrange",
+    "tstzrange",
+    "daterange",
+    "point",
+    "hstore",
+]
 
 POSTGRES: _Mapping = {
     **{name: _always(STRING) for name in _POSTGRES_TEXT},
@@ -148,7 +186,7 @@ def column_of(kind: str, table: str, column: SourceColumn, policy: TypePolicy) -
             remedy="exclude the column in the catalog, or map the type in mirroring/types.py",
         )
     logical = mapping(column, policy)
-    is_hex = kind == "mysql" and column.data_type in _BINARY_TYPES or column.data_type == "bytea"
+    is_hex = (kind == "mysql" and column.data_type in _BINARY_TYPES) or column.data_type == "bytea"
     return Column(
         name=column.name,
         source_type=column.full_type,

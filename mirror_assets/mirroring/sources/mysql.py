@@ -169,7 +169,9 @@ class MySQLSnapshot:
         connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         self._states = connection.states(schema)
         connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-        self.taken_at = _utc(connection.execute("SELECT UTC_TIMESTAMP(6)")[0][0]) or datetime.now(UTC)
+        self.taken_at = _utc(connection.execute("SELECT UTC_TIMESTAMP(6)")[0][0]) or datetime.now(
+            UTC
+        )
         connection.execute("SAVEPOINT mirror")
         self._columns = self._read_columns()
         self._keys = self._read_keys()
@@ -235,7 +237,9 @@ class MySQLSnapshot:
 
     def _mirrored(self, where: str, table: TableSpec, column: SourceColumn) -> Column:
         if column.name in table.masked_columns:
-            return Column(column.name, f"masked {column.full_type}", types.STRING, not column.nullable)
+            return Column(
+                column.name, f"masked {column.full_type}", types.STRING, not column.nullable
+            )
         return types.column_of("mysql", where, column, self._spec.types)
 
     def _read_columns(self) -> dict[str, list[SourceColumn]]:

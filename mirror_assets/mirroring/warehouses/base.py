@@ -41,9 +41,7 @@ class Transaction(Protocol):
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         """Set a table's history aside."""
 
-    def replace_partition(
-        self, dataset: str, table: str, day: date, files: Sequence[Path]
-    ) -> None:
+    def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[Path]) -> None:
         """Make exactly these Parquet files the day's rows; no files make it empty."""
 
     def latest_view(self, dataset: str, view: str, table: str, day: date) -> None:

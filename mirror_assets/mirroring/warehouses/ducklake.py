@@ -250,9 +250,7 @@ class DuckLakeTransaction:
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         self._connection.execute(f"ALTER TABLE {_path(dataset, table)} RENAME TO {sql(new_name)}")
 
-    def replace_partition(
-        self, dataset: str, table: str, day: date, files: Sequence[Path]
-    ) -> None:
+    def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[Path]) -> None:
         self._connection.execute(
             f"DELETE FROM {_path(dataset, table)} WHERE {PARTITION_COLUMN} = DATE '{day}'"
         )
@@ -377,7 +375,9 @@ def _is_conflict(error: BaseException) -> bool:
 
 def _translate(error: duckdb.Error) -> MirrorError:
     """DuckDB's error as ours. Only errors about names and syntax keep their text: no values."""
-    tells = isinstance(error, (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException))
+    tells = isinstance(
+        error, (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException)
+    )
     detail = str(error).splitlines()[0] if tells else type(error).__name__
     return WarehouseFault(
         f"the warehouse refused: {detail}",
