@@ -55,8 +55,6 @@ class Formatter:
 
     def records(self, rows: Sequence[Sequence[Field]]) -> list[bytes]:
         """One record per row, without its newline."""
-        columns = [
-            form(values)
-            for form, values in zip(self._formats, zip(*rows, strict=True), strict=True)
-        ]
+        by_column = zip(self._formats, zip(*rows, strict=True), strict=True)
+        columns = [form(values) for form, values in by_column]
         return list(map(b",".join, zip(*columns, strict=True)))

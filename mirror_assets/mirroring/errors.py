@@ -1,4 +1,4 @@
-"""What can go wrong, in one shape: what happened, where, what to do next, and whether time cures it.
+"""What can go wrong, in one shape: what happened, where, what to do next, and if time cures it.
 
 Messages are our own sentences. They never carry a row's values, a URL's password or a driver's
 text: raise them ``from None`` at the engine's edge, because Dagster stores exception chains.
@@ -11,7 +11,7 @@ class MirrorError(Exception):
     """A fault with its place and remedy.
 
     ``transient`` says whether trying again, unchanged, may succeed.
-    ``resource`` is the documented MIRROR_ERRORS word: ``DB`` source, ``GCS`` landing, ``BQ`` warehouse.
+    ``resource`` is the MIRROR_ERRORS word: ``DB`` source, ``GCS`` landing, ``BQ`` warehouse.
     """
 
     transient = False

@@ -26,8 +26,7 @@ def asset_name(source_name: str) -> str:
 
 def folder_name(source_name: str) -> str:
     """A safe single path component, reversible by percent-decoding."""
-    quoted = quote(source_name, safe="").replace(".", "%2E")
-    return quoted
+    return quote(source_name, safe="").replace(".", "%2E")
 
 
 def warehouse_name(source_name: str) -> str:

@@ -6,6 +6,7 @@ all tables, the failed ones too. A table that cannot be published is recorded an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -455,11 +456,7 @@ def _naive(text: str | None) -> datetime | None:
 
 def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
     manifest = item.manifest
-    kinds: dict[str, int] = {}
-    for reject in item.rejects:
-        kinds[f"{reject.column}: {reject.kind}"] = (
-            kinds.get(f"{reject.column}: {reject.kind}", 0) + 1
-        )
+    kinds = Counter(f"{reject.column}: {reject.kind}" for reject in item.rejects)
     return TableReport(
         database=context.spec.name,
         table=item.table,
@@ -481,6 +478,6 @@ def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
         snapshot_at=manifest.snapshot_at if manifest else None,
         export=item.export,
         schema=manifest.schema if manifest else None,
-        reject_kinds=kinds,
+        reject_kinds=dict(kinds),
         error=outcome.error,
     )

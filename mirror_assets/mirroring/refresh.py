@@ -56,7 +56,7 @@ def current(spec: DatabaseSpec, states: Mapping[str, TableState], now: datetime)
         share = _newest_share(times, rule)
         return RefreshState(
             None,
-            f"a rebuild is under way or stopped half-way: {share} of {len(mirrored)} tables are new",
+            f"a rebuild is under way or stopped: {share} of {len(mirrored)} tables are new",
             (),
             unmirrored,
         )

@@ -163,9 +163,8 @@ class TypedLoader:
     def _copy(self, query: _Query, target: Path) -> int:
         if query.part.longest > _DEFAULT_LINE:
             self._connection.execute("SET threads = 1")  # each thread holds two such records
-        count = self._scalar(
-            f"COPY ({query.good_rows()}) TO {literal(str(target))} (FORMAT parquet)"
-        )
+        written = f"TO {literal(str(target))} (FORMAT parquet)"
+        count = self._scalar(f"COPY ({query.good_rows()}) {written}")
         self._connection.execute(f"SET threads = {self._threads}")
         return count
 
@@ -192,7 +191,7 @@ class TypedLoader:
         taken = [reject.row_number for reject in broken]
         ordinals = _ordinals([row[0] for row in rows], taken, query.part.first_row)
         listed = [
-            Reject(query.part.file, ordinal, *fault.split("\x00"), text)
+            Reject(query.part.file, ordinal, *_column_and_kind(fault), text)
             for ordinal, (_number, fault, text) in zip(ordinals, rows, strict=True)
         ]
         return sorted(broken + listed, key=lambda reject: reject.row_number)
@@ -242,7 +241,7 @@ class _Query:
         )
 
     def _typed(self, i: int, column: Column) -> str:
-        return _typed_value(f"c{i}", column, self.spec)
+        return _typed_value(f"c{i}", column)
 
     def _fault(self, i: int, column: Column) -> str | None:
         """SQL for the kind of fault of a field, NULL when it is good; None when it cannot fail."""
@@ -311,7 +310,8 @@ class _Query:
         return (
             f"SELECT number, fault, text FROM (SELECT row_number() OVER () AS number,"
             f" CASE {fault} END AS fault, {text} AS text, len([{self._every_field}]) AS seen"
-            f" FROM {self._source}) WHERE fault IS NOT NULL AND seen >= 0 ORDER BY number LIMIT {limit}"
+            f" FROM {self._source}) WHERE fault IS NOT NULL AND seen >= 0"
+            f" ORDER BY number LIMIT {limit}"
         )
 
     @property
@@ -338,7 +338,7 @@ def _is_nulled(text: str) -> str:
     return f"coalesce(substr({text}, 5, 3) = '-00' OR substr({text}, 8, 3) = '-00', false)"
 
 
-def _typed_value(text: str, column: Column, spec: TableSpec) -> str:
+def _typed_value(text: str, column: Column) -> str:
     """SQL that turns a text field into its typed value, or NULL where it does not hold."""
     kind = column.type.kind
     if kind == "STRING":
@@ -376,7 +376,7 @@ def _records(part: CsvPart) -> Iterator[list[str]]:
     opener = gzip.open if part.path.suffix == ".gz" else open
     try:
         file: IO[str]
-        with opener(part.path, "rt", encoding="latin-1", newline="") as file:  # type: ignore[operator]
+        with opener(part.path, "rt", encoding="latin-1", newline="") as file:
             yield from csv.reader(file)
     except (OSError, csv.Error) as error:
         raise LandingFault(
@@ -408,6 +408,11 @@ def _is_utf8(field: str) -> bool:
 def _row_text(fields: Sequence[str]) -> str:
     text = ",".join(fields).encode("latin-1")[:MAX_ROW_TEXT]
     return text.decode("utf-8", "replace")[: MAX_ROW_TEXT // 4]
+
+
+def _column_and_kind(fault: str) -> tuple[str, str]:
+    column, kind = fault.rsplit("\x00", 1)
+    return column, kind
 
 
 def _ordinals(read_order: Sequence[int], broken: Sequence[int], first: int) -> Iterator[int]:

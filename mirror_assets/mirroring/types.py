@@ -58,20 +58,10 @@ class SourceColumn:
     scale: int | None = None
 
 
-_MYSQL_TEXT = [
-    "char",
-    "varchar",
-    "tinytext",
-    "text",
-    "mediumtext",
-    "longtext",
-    "enum",
-    "set",
-    "json",
-    "uuid",
-    "inet4",
-    "inet6",
-]
+_MYSQL_TEXT = (
+    *("char", "varchar", "tinytext", "text", "mediumtext", "longtext"),
+    *("enum", "set", "json", "uuid", "inet4", "inet6"),
+)
 _MYSQL_BINARY = ["binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"]
 _MYSQL_INTEGERS = ["tinyint", "smallint", "mediumint", "int", "bigint", "year"]
 _MYSQL_FLOATS = ("float", "double")
@@ -124,38 +114,13 @@ MYSQL: _Mapping = {
     "point": _always(BYTES),
 }
 
-_POSTGRES_TEXT = [
-    "character varying",
-    "character",
-    "text",
-    "citext",
-    "uuid",
-    "json",
-    "jsonb",
-    "xml",
-    "ARRAY",
-    "USER-DEFINED",
-    "interval",
-    "time without time zone",
-    "time with time zone",
-    "inet",
-    "cidr",
-    "macaddr",
-    "macaddr8",
-    "money",
-    "bit",
-    "bit varying",
-    "name",
-    "tsvector",
-    "int4range",
-    "int8range",
-    "numrange",
-    "tsrange",
-    "tstzrange",
-    "daterange",
-    "point",
-    "hstore",
-]
+_POSTGRES_TEXT = (
+    *("character varying", "character", "text", "citext", "name", "uuid", "xml"),
+    *("json", "jsonb", "hstore", "ARRAY", "USER-DEFINED", "tsvector", "bit", "bit varying"),
+    *("interval", "time without time zone", "time with time zone", "money", "point"),
+    *("inet", "cidr", "macaddr", "macaddr8"),
+    *("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"),
+)
 
 POSTGRES: _Mapping = {
     **{name: _always(STRING) for name in _POSTGRES_TEXT},

@@ -31,7 +31,7 @@ from mirror_assets.mirroring.sources.base import MASK, TableState
 from mirror_assets.mirroring.types import SourceColumn
 
 try:
-    import MySQLdb as _fast
+    import MySQLdb as _fast  # noqa: N813
     from MySQLdb.cursors import SSCursor as _FastCursor
 except ImportError:  # PyMySQL writes the same bytes, slower
     _fast = None
@@ -169,9 +169,8 @@ class MySQLSnapshot:
         connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         self._states = connection.states(schema)
         connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-        self.taken_at = _utc(connection.execute("SELECT UTC_TIMESTAMP(6)")[0][0]) or datetime.now(
-            UTC
-        )
+        now = connection.execute("SELECT UTC_TIMESTAMP(6)")[0][0]
+        self.taken_at = datetime.fromisoformat(now).replace(tzinfo=UTC)
         connection.execute("SAVEPOINT mirror")
         self._columns = self._read_columns()
         self._keys = self._read_keys()

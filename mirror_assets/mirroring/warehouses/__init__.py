@@ -8,6 +8,8 @@ from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.warehouses.base import Warehouse
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
 
+__all__ = ["Warehouse", "open_warehouse"]
+
 
 def open_warehouse(url: str, *, lake: Path, extensions: Path, memory: str) -> Warehouse:
     """The warehouse at ``MIRROR_WAREHOUSE``; nothing is connected yet."""

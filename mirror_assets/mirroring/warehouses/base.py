@@ -25,7 +25,7 @@ class Rows:
 
 
 class Transaction(Protocol):
-    """Changes that readers see together (BigQuery: each as one job, views and control rows last)."""
+    """Changes that readers see together (BigQuery: a job each, control rows last)."""
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
         """A table's columns without ``_PARTITIONDATE``; None when there is no such table."""

@@ -72,7 +72,8 @@ class DuckLakeWarehouse:
                 reraise=True,
             )
             try:
-                return attempts(self._attempt, body)
+                outcome: T = attempts(self._attempt, body)
+                return outcome
             except duckdb.Error as error:
                 self._drop_writer()
                 raise _translate(error) from None
@@ -356,7 +357,8 @@ def _declare(column: Column) -> str:
 def _where(equal: dict[str, Any]) -> tuple[str, list[Any]]:
     if not equal:
         return "", []
-    parts, values = [], []
+    parts: list[str] = []
+    values: list[Any] = []
     for name, value in equal.items():
         if isinstance(value, (list, tuple)):
             parts.append(f"{sql(name)} IN ({', '.join('?' * len(value))})")
