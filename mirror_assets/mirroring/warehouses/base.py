@@ -63,6 +63,9 @@ class Transaction(Protocol):
     def delete_before(self, dataset: str, table: str, column: str, day: date) -> None:
         """Drop partitions or control rows older than a day."""
 
+    def blank_before(self, dataset: str, table: str, blanked: str, column: str, day: date) -> None:
+        """Set a column to NULL in control rows older than a day."""
+
 
 class Warehouse(Protocol):
     """One warehouse."""

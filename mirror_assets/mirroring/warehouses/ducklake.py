@@ -173,8 +173,10 @@ class DuckLakeWarehouse:
         connection.execute("SET TimeZone = 'UTC'")
         # A retry inside DuckLake would let two inserts into one partition both succeed.
         connection.execute("SET ducklake_max_retry_count = 0")
+        # Inlined deletes would keep every small partition ever published alive.
+        connection.execute("SET ducklake_default_data_inlining_row_limit = 0")
         options = [f"DATA_PATH {literal(str(self._lake))}"]
-        options += ["READ_ONLY"] if read_only else [f"DATA_INLINING_ROW_LIMIT {_INLINED_ROWS}"]
+        options += ["READ_ONLY"] if read_only else []
         options += ["META_BUSY_TIMEOUT 10000"] if self._catalog else []
         connection.execute(f"ATTACH {literal(self._url)} AS {ALIAS} ({', '.join(options)})")
         connection.execute(f"USE {ALIAS}")
@@ -305,6 +307,12 @@ class DuckLakeTransaction:
     def delete_before(self, dataset: str, table: str, column: str, day: date) -> None:
         self._connection.execute(
             f"DELETE FROM {_path(dataset, table)} WHERE {sql(column)} < DATE '{day}'"
+        )
+
+    def blank_before(self, dataset: str, table: str, blanked: str, column: str, day: date) -> None:
+        self._connection.execute(
+            f"UPDATE {_path(dataset, table)} SET {sql(blanked)} = NULL"
+            f" WHERE {sql(blanked)} IS NOT NULL AND {sql(column)} < DATE '{day}'"
         )
 
 

@@ -1,0 +1,48 @@
+# `make` lists the targets. Everything is installed below this folder, except missing Debian packages.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DAGSTER_HOME := $(CURDIR)/.mirror/dagster
+export MIRROR_SETTLE_MINUTES ?= 0.2
+PORT ?= 3000
+
+.PHONY: help setup demo ui test test-all lint types bench lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.installed ## Install Debian packages that are missing, and .venv from the lock file
+
+.venv/.installed: requirements.lock requirements-fast.lock pyproject.toml .ci/packages .ci/venv
+	@.ci/packages
+	@.ci/venv
+	@touch $@
+
+demo: setup ## Mirror a sample database of today, and print a summary
+	@mirror demo
+
+ui: setup ## The Dagster UI over the demo, on http://127.0.0.1:$(PORT)
+	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
+	@if [ -d .mirror/servers ]; then mirror demo start; fi
+	@echo "http://127.0.0.1:$(PORT)   (Ctrl-C stops it)"
+	@dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+
+test: setup ## Every test, against real private servers (the heaviest profiles: make test-all)
+	@pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: setup ## Every test with its heaviest profile
+	@pytest -n 2 --dist loadfile
+
+lint: setup ## ruff and the type checker
+	@ruff check . && ruff format --check . && mypy
+
+bench: setup ## Ratios against the floor, measured in one run
+	@python -m benchmarks.run
+
+lock: setup ## Resolve the lock files again (hashes, no index addresses)
+	@.ci/lock
+
+clean: ## Stop the demo's servers and delete .mirror and .venv
+	@if [ -d .mirror/servers ] && [ -x .venv/bin/mirror ]; then mirror demo stop; fi
+	@rm -rf .mirror .venv
+	@echo "removed .mirror and .venv"

@@ -1,0 +1,167 @@
+"""``mirror ..``: what people ask and do outside the Dagster UI."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, date, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mirror_assets.mirroring import doctor as examination
+from mirror_assets.mirroring import retention
+from mirror_assets.mirroring import status as state
+from mirror_assets.mirroring.errors import MirrorError
+from mirror_assets.mirroring.sources import open_source
+from mirror_assets.mirroring.warehouses import Warehouse
+from mirror_assets.mirroring.warehouses.base import Rows
+from mirror_assets.sample import demo as sample_demo
+from mirror_assets.settings import Settings
+
+_MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+
+
+class _Group(click.Group):
+    """Our own errors end a command with their sentence and exit code 1, without a stack trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MirrorError as error:
+            raise click.ClickException(error.sentence) from None
+
+
+@click.group(cls=_Group)
+def main() -> None:
+    """Operational databases as truthful daily partitions."""
+
+
+@main.command()
+@click.option("--days", default=3, show_default=True, help="How many of the newest days.")
+def status(days: int) -> None:
+    """Is last night's mirror complete? Exits 1 when a database's newest day is not."""
+    settings, warehouse = _open()
+    table = Table(
+        "database", "day", "tables", "source rows", "loaded", "rejected", "coverage %", ""
+    )
+    incomplete = []
+    for spec in settings.databases():
+        shown = state.days(warehouse, spec, days)
+        if not shown:
+            table.add_row(spec.name, "-", f"0/{len(spec.tables)}", "", "", "", "", "never mirrored")
+        for day in shown:
+            verdict = "[green]complete[/]" if day.complete else f"[red]misses {day.missing}[/]"
+            table.add_row(
+                day.database,
+                str(day.partition),
+                f"{day.published}/{day.expected}",
+                f"{day.source_rows:,}",
+                f"{day.loaded:,}",
+                f"{day.rejected:,}",
+                "-" if day.coverage is None else f"{day.coverage:.4f}",
+                verdict,
+            )
+        if shown and not shown[0].complete:
+            incomplete.append((spec, shown[0].partition))
+    _console().print(table)
+    for spec, day_ in incomplete:
+        click.echo(f"\n{spec.name} {day_}:")
+        _print(state.failures(warehouse, spec, day_), csv=False)
+        click.echo("Press: in the Dagster UI open the run, then Re-execute > From asset failure.")
+    sys.exit(1 if incomplete else 0)
+
+
+@main.command()
+@click.argument("database")
+@click.option("--partition", "text", help="UTC day; today when not given.")
+@click.option("--table", help="Only this table, row by row.")
+@click.option("--limit", default=50, show_default=True, help="Rejected rows to list.")
+@click.option("--csv", is_flag=True, help="As CSV.")
+def errors(database: str, text: str | None, table: str | None, limit: int, csv: bool) -> None:
+    """Which rows are missing from a day, and why."""
+    settings, warehouse = _open()
+    spec, day = settings.database(database), _day(text)
+    if not csv and table is None:
+        _print(state.error_summary(warehouse, spec, day), csv=False)
+    _print(state.error_rows(warehouse, spec, day, table=table, limit=limit), csv=csv)
+
+
+@main.command()
+@click.argument("statement")
+@click.option("--csv", is_flag=True, help="As CSV, all rows.")
+@click.option("--limit", default=200, show_default=True, help="Rows to show as a table.")
+def sql(statement: str, csv: bool, limit: int) -> None:
+    """Run a read-only query in the warehouse."""
+    _settings, warehouse = _open()
+    _print(warehouse.query(statement, limit=None if csv else limit), csv=csv)
+
+
+@main.command()
+def doctor() -> None:
+    """Look at everything the mirrors need. Exits 1 when something is broken."""
+    settings, warehouse = _open()
+    findings = examination.examine(
+        settings.databases(),
+        landing=settings.landing(),
+        warehouse=warehouse,
+        lake=settings.lake,
+        source_of=lambda spec: open_source(spec, settings.database_url(spec.name)),
+    )
+    broken = False
+    console = _console()
+    for finding in findings:
+        sentence = f"{finding.subject}: {finding.sentence}"
+        console.print(f"{_MARKS[finding.verdict]} {escape(sentence)}")
+        broken = broken or finding.verdict == "fail"
+    sys.exit(1 if broken else 0)
+
+
+@main.command()
+def upkeep() -> None:
+    """Expire exports, partitions and snapshots by the catalogs' retention."""
+    settings, warehouse = _open()
+    done = retention.expire(
+        settings.databases(), settings.landing(), warehouse, now=datetime.now(UTC)
+    )
+    for name, count in done.items():
+        click.echo(f"{count:6} {name.replace('_', ' ')}")
+
+
+main.add_command(sample_demo.demo)
+
+
+def _open() -> tuple[Settings, Warehouse]:
+    settings = Settings.from_env()
+    warehouse = settings.warehouse()
+    click.get_current_context().call_on_close(warehouse.close)
+    return settings, warehouse
+
+
+def _day(text: str | None) -> date:
+    if text is None:
+        return datetime.now(UTC).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a day such as 2026-11-22") from None
+
+
+def _print(rows: Rows, *, csv: bool) -> None:
+    """Off the row path, and the one place that uses pandas: it renders any type as text."""
+    import pandas as pd  # imported here because it takes half a second
+
+    frame = pd.DataFrame(rows.rows, columns=list(rows.columns), dtype=object)
+    if csv:
+        click.echo(frame.to_csv(index=False), nl=False)
+        return
+    table = Table(*(escape(name) for name in rows.columns))
+    for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False):
+        table.add_row(*(escape(str(value)) for value in row))
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

@@ -1,0 +1,1 @@
+"""Catalog -> partitioned assets, checks, sensors, schedules, alerts: the factory."""

@@ -1,0 +1,53 @@
+"""Catalogs -> the whole Dagster graph."""
+
+import dagster as dg
+
+from mirror_assets import keys
+from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.orchestration import alerts, health, sensors, tables, upkeep
+from mirror_assets.orchestration.session import MirrorResource
+from mirror_assets.partitions import DAILY
+from mirror_assets.settings import Settings
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Assets, checks, jobs, schedules and sensors of every catalogued database."""
+    databases = settings.databases()
+    is_local = settings.environment == "local"
+    parts = [database_definitions(spec) for spec in databases]
+    common = dg.Definitions(
+        resources={"mirror": MirrorResource(copy_ahead=is_local)},
+        executor=dg.in_process_executor if is_local else dg.multiprocess_executor,
+        jobs=[upkeep.upkeep_job(databases)],
+        schedules=[upkeep.upkeep_schedule()],
+        sensors=[alerts.failure_sensor()],
+    )
+    return dg.Definitions.merge(*parts, common)
+
+
+def database_definitions(spec: DatabaseSpec) -> dg.Definitions:
+    """Everything that one catalog file asks for."""
+    is_vendor = spec.entry.refresh.rule == "vendor"
+    chunks = [tables.chunk_assets(spec, number) for number in range(len(spec.chunks))]
+    checks = health.health_checks(spec)
+    mirror_job = dg.define_asset_job(
+        keys.mirror_job(spec),
+        selection=dg.AssetSelection.assets(*(key for chunk in chunks for key in chunk.keys)),
+        partitions_def=DAILY,
+        tags={keys.DATABASE_TAG: spec.name},
+        description=f"Mirrors every table of {spec.name} for one day.",
+    )
+    health_job = dg.define_asset_job(
+        keys.health_job(spec),
+        selection=dg.AssetSelection.checks(checks),
+        tags={keys.DATABASE_TAG: spec.name},
+        description=f"Is {spec.name} fresh, and does its catalog miss a table?",
+    )
+    start = sensors.fallback_schedule(spec) if is_vendor else sensors.live_schedule(spec)
+    return dg.Definitions(
+        assets=[*chunks, health.completeness_asset(spec)],
+        asset_checks=[checks],
+        jobs=[mirror_job, health_job],
+        schedules=[start, sensors.health_schedule(spec)],
+        sensors=[sensors.refresh_sensor(spec)] if is_vendor else [],
+    )

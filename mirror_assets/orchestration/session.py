@@ -1,0 +1,87 @@
+"""The process's side of a Dagster run: one MirrorRun per database, shared by its chunks.
+
+In one process a run's chunks share one snapshot, and the next chunks are copied while Dagster
+stores the events of the last. In a pod per chunk each process copies its own chunk only.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.mirror import MirrorRun
+from mirror_assets.mirroring.publication import TableReport
+from mirror_assets.mirroring.sources import open_source
+from mirror_assets.mirroring.sources.base import Source
+from mirror_assets.mirroring.warehouses import Warehouse
+from mirror_assets.settings import Settings, remove_scratch
+
+
+class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What steps and checks need: settings, source, warehouse and the running mirror.
+
+    ``copy_ahead``: whether all chunks of a run execute in this process.
+    """
+
+    copy_ahead: bool = True
+
+    _settings: Settings = PrivateAttr()
+    _warehouse: Warehouse = PrivateAttr()
+    _scratch: Path = PrivateAttr()
+    _runs: dict[tuple[str, date], MirrorRun] = PrivateAttr(default_factory=dict)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["MirrorResource"]:
+        del context
+        self._settings = Settings.from_env()
+        self._warehouse = self._settings.warehouse()
+        self._scratch = self._settings.new_scratch()
+        self._runs = {}
+        try:
+            yield self
+        finally:
+            for run in self._runs.values():
+                run.__exit__()
+            self._warehouse.close()
+            remove_scratch(self._scratch)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return self._warehouse
+
+    def source(self, spec: DatabaseSpec) -> Source:
+        """Raises SettingsError when the database's URL is not set."""
+        return open_source(spec, self._settings.database_url(spec.name))
+
+    def publish(
+        self,
+        spec: DatabaseSpec,
+        tables: Sequence[TableSpec],
+        selected: Sequence[TableSpec],
+        *,
+        partition: date,
+        run_id: str,
+        accept_volume: frozenset[str] = frozenset(),
+    ) -> list[TableReport]:
+        """Publish ``tables``; the first call starts copying all ``selected`` ones, these first."""
+        run = self._runs.get((spec.name, partition))
+        if run is None or not self.copy_ahead:
+            later = [table for table in selected if table not in tables] if self.copy_ahead else []
+            run = MirrorRun(
+                spec,
+                self.source(spec),
+                self._settings.landing(),
+                self._warehouse,
+                partition=partition,
+                run_id=run_id,
+                tables=[*tables, *later],
+                scratch=self._scratch,
+                memory=self._settings.memory,
+                accept_volume=accept_volume,
+            )
+            self._runs[spec.name, partition] = run.__enter__()
+        return run.publish(tables)

@@ -1,0 +1,300 @@
+"""One private MariaDB for the session, and a bench: a whole mirror in a temporary folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mirror_assets.mirroring import refresh
+from mirror_assets.mirroring.catalog import DatabaseSpec, load
+from mirror_assets.mirroring.landing import Landing
+from mirror_assets.mirroring.mirror import MirrorRun
+from mirror_assets.mirroring.names import sql
+from mirror_assets.mirroring.publication import TableReport
+from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
+from mirror_assets.mirroring.sources.mysql import MySQLSource
+from mirror_assets.mirroring.warehouses import Warehouse
+from mirror_assets.sample import elation
+from mirror_assets.sample.servers import MariaDB
+from mirror_assets.settings import Settings, remove_scratch
+
+SCALE = 0.01
+_numbers = itertools.count(1)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Earlier:
+    """A real source whose tables seem to have been created some time earlier."""
+
+    def __init__(self, source: Source, by: timedelta) -> None:
+        self._source = source
+        self._by = by
+
+    def states(self) -> dict[str, TableState]:
+        return {name: self._shift(state) for name, state in self._source.states().items()}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        with self._source.snapshot() as snapshot:
+            yield _EarlierSnapshot(snapshot, self._shift)  # type: ignore[misc]
+
+    def _shift(self, state: TableState) -> TableState:
+        assert state.created_at is not None
+        local = datetime.fromisoformat(state.info["create_time"]) - self._by
+        return replace(
+            state,
+            created_at=state.created_at - self._by,
+            info={**state.info, "create_time": local.isoformat(" ")},
+        )
+
+
+class _EarlierSnapshot:
+    def __init__(self, snapshot: Snapshot, shift: Callable[[TableState], TableState]) -> None:
+        self._snapshot = snapshot
+        self._shift = shift
+
+    def tables(self) -> dict[str, TableState]:
+        return {name: self._shift(state) for name, state in self._snapshot.tables().items()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._snapshot, name)
+
+
+class Bench:
+    """A schema of the server, a catalog over it, a landing zone, a lake and a warehouse."""
+
+    def __init__(self, server: MariaDB, root: Path, schema: str, extensions: Path) -> None:
+        self.server = server
+        self.root = root
+        self.schema = schema
+        self._extensions = extensions
+        self.catalogs = root / "catalogs"
+        self.catalogs.mkdir(exist_ok=True)
+        self.settings = self.settings_with()
+        self.landing: Landing = self.settings.landing()
+        self.warehouse: Warehouse = self.settings.warehouse()
+
+    @property
+    def url(self) -> str:
+        return self.server.url(self.schema)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of a process that works on this bench."""
+        return {
+            "MIRROR_WAREHOUSE": f"ducklake:sqlite:{self.root}/lake.sqlite",
+            "MIRROR_LAKE": str(self.root / "lake"),
+            "MIRROR_LANDING": str(self.root / "landing"),
+            "MIRROR_SCRATCH": str(self.root / "scratch"),
+            "MIRROR_EXTENSIONS": str(self._extensions),
+            "MIRROR_CATALOG_PATH": str(self.catalogs),
+            "MIRROR_MEMORY": "256MB",
+            "MIRROR_SETTLE_MINUTES": "0",
+            "ELATION_DATABASE_URL": self.url,
+            "CLINIC_DATABASE_URL": self.url,
+        }
+
+    def settings_with(self, **changed: str) -> Settings:
+        return Settings.from_env(self.variables | changed)
+
+    def close(self) -> None:
+        self.warehouse.close()
+
+    # -- the source
+
+    def run(self, *statements: str) -> None:
+        """Execute statements as the vendor."""
+        with closing(self.server.admin(self.schema)) as admin, admin.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def ask(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        with closing(self.server.admin(self.schema)) as admin, admin.cursor() as cursor:
+            cursor.execute(query, arguments or None)
+            return list(cursor.fetchall())
+
+    def next_second(self) -> None:
+        """Let every table created from now on have a CREATE_TIME of its own."""
+        with closing(self.server.admin(self.schema)) as admin, admin.cursor() as cursor:
+            elation._await_next_second(cursor, self.schema)
+
+    def source(self, spec: DatabaseSpec, *, driver: str = "auto") -> MySQLSource:
+        return MySQLSource(spec, self.url, driver=driver)
+
+    def earlier(self, spec: DatabaseSpec, **by: float) -> Earlier:
+        """The source as if its tables had been created ``by`` (a timedelta) earlier."""
+        return Earlier(self.source(spec), timedelta(**by))
+
+    # -- the catalog
+
+    def catalog(
+        self, tables: Sequence[str] | dict[str, Any] | str, **fields: Any
+    ) -> DatabaseSpec:
+        """A catalog file over the schema; its refresh rule is the vendor's, without waiting."""
+        rule = {"rule": "vendor", "cron": "0 5 * * *", "settle_minutes": 0}
+        listed = {name: None for name in tables} if isinstance(tables, list) else tables
+        entry = {"database": "clinic", "kind": "mysql", "refresh": rule, "tables": listed} | fields
+        path = self.catalogs / f"{entry['database']}.catalog.yaml"
+        path.write_text(yaml.safe_dump(entry, allow_unicode=True), encoding="utf-8")
+        return load(path)
+
+    def elation(self, *only: str) -> DatabaseSpec:
+        """The real catalog of Elation, without the wait after a refresh."""
+        spec = self.settings.database("elation")
+        kept = tuple(table for table in spec.tables if not only or table.name in only)
+        return spec.model_copy(update={"tables": kept})
+
+    def day(self, spec: DatabaseSpec, source: Source | None = None) -> date:
+        """The partition that the source holds now."""
+        states = (source or self.source(spec)).states()
+        found = refresh.current(spec, states, utc_now()).day
+        assert found is not None
+        return found
+
+    # -- a run
+
+    def mirror_day(
+        self,
+        spec: DatabaseSpec,
+        *tables: str,
+        day: date | None = None,
+        run_id: str | None = None,
+        source: Source | None = None,
+        warehouse: Warehouse | None = None,
+        part_bytes: int | None = None,
+        accept_volume: Sequence[str] = (),
+        clock: Callable[[], datetime] = utc_now,
+        between: Callable[[], None] = lambda: None,
+    ) -> dict[str, TableReport]:
+        """One run over some tables (default: all) in one chunk; reports by table name.
+
+        ``between`` is called when everything is copied and nothing is published yet.
+        """
+        chosen = [spec.table(name) for name in tables] or list(spec.tables)
+        source = source or self.source(spec)
+        landing = self.landing
+        if part_bytes is not None:
+            landing = Landing(self.settings.landing_url, self.root, part_bytes=part_bytes)
+        scratch = self.settings.new_scratch()
+        run = MirrorRun(
+            spec,
+            source,
+            landing,
+            warehouse or self.warehouse,
+            partition=day or self.day(spec, source),
+            run_id=run_id or f"run-{next(_numbers)}",
+            tables=chosen,
+            scratch=scratch,
+            memory=self.settings.memory,
+            accept_volume=frozenset(accept_volume),
+            clock=clock,
+        )
+        try:
+            with run:
+                for staged in run._staged.values():
+                    staged.result(60)
+                between()
+                reports = run.publish(chosen)
+        finally:
+            remove_scratch(scratch)
+        return {report.table.name: report for report in reports}
+
+    # -- the warehouse
+
+    def rows(self, table: str, columns: str = "*", *, where: str = "") -> list[tuple[Any, ...]]:
+        """Rows of a table or view of the mirror, in the order of its first columns."""
+        clause = f" WHERE {where}" if where else ""
+        statement = f"SELECT {columns} FROM clinic_mirror.{sql(table)}{clause} ORDER BY ALL"
+        return self.warehouse.query(statement).rows
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        return self.warehouse.query(statement).rows
+
+    def errors(self, columns: str = '"table", resource, kind') -> list[tuple[Any, ...]]:
+        """What the latest view of MIRROR_ERRORS shows."""
+        return self.rows("MIRROR_ERRORS_latest", columns)
+
+    def exported(self, table: str) -> bytes:
+        """The bytes of a table's newest export."""
+        manifests = sorted((self.root / "landing").glob(f"*/*/{table}_????????.manifest.json"))
+        parts = yaml.safe_load(manifests[-1].read_text())["parts"]
+        return b"".join((manifests[-1].parent / part["file"]).read_bytes() for part in parts)
+
+
+@pytest.fixture(scope="session")
+def maria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    server = MariaDB.start(tmp_path_factory.mktemp("maria"))
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def elation_schema(maria: MariaDB) -> str:
+    """A sample Elation database that no test changes."""
+    elation.create(maria, schema="elation_sample", scale=SCALE)
+    return "elation_sample"
+
+
+@pytest.fixture(scope="session")
+def extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("extensions")
+
+
+@pytest.fixture
+def bench(maria: MariaDB, tmp_path: Path, extensions: Path) -> Iterator[Bench]:
+    """A bench over an empty schema of its own."""
+    schema = f"clinic_{next(_numbers)}"
+    maria.create_database(schema)
+    maria.create_reader(schema)
+    made = Bench(maria, tmp_path, schema, extensions)
+    try:
+        yield made
+    finally:
+        made.close()
+        made.run(f"DROP DATABASE `{schema}`")
+
+
+@pytest.fixture
+def sample(maria: MariaDB, elation_schema: str, tmp_path: Path, extensions: Path) -> Iterator[Bench]:
+    """A bench over the unchanging sample Elation database."""
+    made = Bench(maria, tmp_path, elation_schema, extensions)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def vendor(maria: MariaDB, tmp_path: Path, extensions: Path) -> Iterator[Bench]:
+    """A bench over a sample Elation database of its own, for refreshing."""
+    schema = f"vendor_{next(_numbers)}"
+    elation.create(maria, schema=schema, scale=SCALE)
+    made = Bench(maria, tmp_path, schema, extensions)
+    try:
+        yield made
+    finally:
+        made.close()
+        made.run(f"DROP DATABASE `{schema}`")
+
+
+@pytest.fixture
+def private_server(tmp_path: Path) -> Iterator[MariaDB]:
+    """A server of the test's own, to be stopped or set up otherwise."""
+    server = MariaDB.start(tmp_path / "own-server")
+    try:
+        yield server
+    finally:
+        server.remove()
