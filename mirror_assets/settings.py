@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -63,7 +63,7 @@ class Settings:
     memory: str
     part_bytes: int
     settle_minutes: float | None
-    variables: Mapping[str, str]
+    variables: Mapping[str, str] = field(repr=False)  # holds database URLs
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str] | None = None) -> Settings:
@@ -81,7 +81,7 @@ class Settings:
                 remedy=f"use one of {', '.join(get_args(Environment))}",
             )
         part_mb = value("MIRROR_PART_MB")
-        if not part_mb.isdigit() or int(part_mb) == 0:
+        if not part_mb.isdecimal() or int(part_mb) == 0:
             raise SettingsError(
                 f"{part_mb!r} is not a number of megabytes",
                 where="MIRROR_PART_MB",
@@ -108,10 +108,13 @@ class Settings:
 
     def databases(self) -> tuple[DatabaseSpec, ...]:
         """Every catalogued database. Raises CatalogError."""
-        found = catalog.load_all(self.catalog_folders, self.landing().inventory)
+        found = catalog.load_all(self.catalog_folders, self._inventory)
         if self.settle_minutes is None:
             return found
         return tuple(spec.with_settle_minutes(self.settle_minutes) for spec in found)
+
+    def _inventory(self, database: str) -> list[str] | None:
+        return self.landing().inventory(database)
 
     def database(self, name: str) -> DatabaseSpec:
         """One catalogued database. Raises SettingsError listing the known ones."""

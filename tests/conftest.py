@@ -8,17 +8,18 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 from mirror_assets.mirroring import refresh
-from mirror_assets.mirroring.catalog import DatabaseSpec, load
-from mirror_assets.mirroring.landing import Landing
+from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec, load
+from mirror_assets.mirroring.landing import ExportWriter, Landing
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.names import sql
 from mirror_assets.mirroring.publication import TableReport
+from mirror_assets.mirroring.schema import TableSchema
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
 from mirror_assets.mirroring.sources.mysql import MySQLSource
 from mirror_assets.mirroring.warehouses import Warehouse
@@ -27,6 +28,8 @@ from mirror_assets.sample.servers import MariaDB
 from mirror_assets.settings import Settings, remove_scratch
 
 SCALE = 0.01
+Moment = Literal["before", "amid"]
+Action = Callable[[], None]
 _numbers = itertools.count(1)
 
 
@@ -69,6 +72,44 @@ class _EarlierSnapshot:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._snapshot, name)
+
+
+class Interrupted:
+    """A real source, in whose reading of one table something happens at a chosen moment."""
+
+    def __init__(self, source: Source, table: str, moment: Moment, action: Action) -> None:
+        self._source = source
+        self._table = table
+        self._moment = moment
+        self._action = action
+
+    def states(self) -> dict[str, TableState]:
+        return self._source.states()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        with self._source.snapshot() as snapshot:
+            real = snapshot.export
+
+            def export(table: TableSpec, schema: TableSchema, writer: ExportWriter) -> int:
+                if table.name == self._table and self._moment == "before":
+                    self._action()
+                elif table.name == self._table:
+                    self._after_first_batch(writer)
+                return real(table, schema, writer)
+
+            snapshot.export = export  # type: ignore[method-assign]
+            yield snapshot
+
+    def _after_first_batch(self, writer: ExportWriter) -> None:
+        real = writer.write
+
+        def write(data: bytes, rows: int, longest: int) -> None:
+            real(data, rows, longest)
+            writer.write = real  # type: ignore[method-assign]
+            self._action()
+
+        writer.write = write  # type: ignore[method-assign]
 
 
 class Bench:
@@ -136,14 +177,17 @@ class Bench:
         """The source as if its tables had been created ``by`` (a timedelta) earlier."""
         return Earlier(self.source(spec), timedelta(**by))
 
+    def as_of(self, spec: DatabaseSpec, instant: datetime) -> Earlier:
+        """The source as if the vendor's refresh had ended at ``instant``."""
+        created = [state.created_at for state in self.source(spec).states().values()]
+        return Earlier(self.source(spec), max(filter(None, created)) - instant)
+
     # -- the catalog
 
-    def catalog(
-        self, tables: Sequence[str] | dict[str, Any] | str, **fields: Any
-    ) -> DatabaseSpec:
+    def catalog(self, tables: Sequence[str] | dict[str, Any] | str, **fields: Any) -> DatabaseSpec:
         """A catalog file over the schema; its refresh rule is the vendor's, without waiting."""
         rule = {"rule": "vendor", "cron": "0 5 * * *", "settle_minutes": 0}
-        listed = {name: None for name in tables} if isinstance(tables, list) else tables
+        listed = dict.fromkeys(tables) if isinstance(tables, list) else tables
         entry = {"database": "clinic", "kind": "mysql", "refresh": rule, "tables": listed} | fields
         path = self.catalogs / f"{entry['database']}.catalog.yaml"
         path.write_text(yaml.safe_dump(entry, allow_unicode=True), encoding="utf-8")
@@ -175,7 +219,7 @@ class Bench:
         part_bytes: int | None = None,
         accept_volume: Sequence[str] = (),
         clock: Callable[[], datetime] = utc_now,
-        between: Callable[[], None] = lambda: None,
+        between: Action | None = None,
     ) -> dict[str, TableReport]:
         """One run over some tables (default: all) in one chunk; reports by table name.
 
@@ -202,9 +246,10 @@ class Bench:
         )
         try:
             with run:
-                for staged in run._staged.values():
-                    staged.result(60)
-                between()
+                if between is not None:
+                    for staged in run._staged.values():
+                        staged.result(60)
+                    between()
                 reports = run.publish(chosen)
         finally:
             remove_scratch(scratch)
@@ -268,7 +313,9 @@ def bench(maria: MariaDB, tmp_path: Path, extensions: Path) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def sample(maria: MariaDB, elation_schema: str, tmp_path: Path, extensions: Path) -> Iterator[Bench]:
+def sample(
+    maria: MariaDB, elation_schema: str, tmp_path: Path, extensions: Path
+) -> Iterator[Bench]:
     """A bench over the unchanging sample Elation database."""
     made = Bench(maria, tmp_path, elation_schema, extensions)
     try:

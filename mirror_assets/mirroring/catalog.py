@@ -176,6 +176,9 @@ class DatabaseSpec(_Strict):
         return self.entry.latest_view.format(table=names.warehouse_name(table))
 
 
+#: The C loader reads a catalog of 300 tables ten times faster, where it is built in.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 #: Names of a database's base tables, for ``tables: all``; None when nobody has looked yet.
 Inventory = Callable[[str], Sequence[str] | None]
 
@@ -183,12 +186,12 @@ Inventory = Callable[[str], Sequence[str] | None]
 def load(path: Path, inventory: Inventory = lambda _database: None) -> DatabaseSpec:
     """Read one catalog file. Raises CatalogError."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}" if mark else "the file"
         raise CatalogError(f"{line} is not YAML", where=f"catalog {path}") from None
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise CatalogError("the file cannot be read", where=f"catalog {path}") from None
     try:
         entry = DatabaseEntry.model_validate(raw)

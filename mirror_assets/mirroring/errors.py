@@ -6,6 +6,12 @@ text: raise them ``from None`` at the engine's edge, because Dagster stores exce
 
 from __future__ import annotations
 
+import logging
+import traceback
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
 
 class MirrorError(Exception):
     """A fault with its place and remedy.
@@ -149,3 +155,23 @@ class StaleRefresh(PermanentError):  # noqa: N818
     """A newer refresh is already published for this partition, or today's never came."""
 
     kind = "stale_refresh"
+
+
+def at_edge(error: Exception, where: str = "") -> MirrorError:
+    """An error as it may leave the engine: one of ours, placed, without the chain and the frames
+    it was raised with, because those hold rows.
+    """
+    own = error if isinstance(error, MirrorError) else _unexpected(error)
+    own.__cause__ = own.__context__ = None
+    return own.with_traceback(None).at(where)
+
+
+def _unexpected(error: Exception) -> MirrorError:
+    """A fault of our own code, told by its class and place only: its text may quote rows."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    _log.error("unexpected %s at %s", type(error).__name__, place)
+    return PermanentError(
+        f"unexpected {type(error).__name__} at {place}",
+        remedy="this is a defect of the mirror: report it with this line",
+    )

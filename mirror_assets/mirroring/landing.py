@@ -20,8 +20,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import fsspec
-
 from mirror_assets.mirroring import names
 from mirror_assets.mirroring.errors import ExportCorrupt, LandingFault
 from mirror_assets.mirroring.schema import Column, TableSchema
@@ -113,6 +111,8 @@ class Landing:
     """
 
     def __init__(self, url: str, scratch: Path, *, part_bytes: int = PART_BYTES) -> None:
+        import fsspec  # here, because it would slow down loading the code location
+
         self._fs, root = fsspec.core.url_to_fs(url)
         self.root: str = root.rstrip("/")
         self.local = "file" in self._fs.protocol
@@ -182,16 +182,17 @@ class Landing:
         """A local path of a part, verified against its checksum."""
         folder = self.folder(manifest.database, manifest.stamp)
         local = self.local_target(f"{folder}/{part.file}")
-        with self._guard(manifest.table):
-            if not self.local:
-                self._fs.get_file(f"{folder}/{part.file}", str(local))
-            if _sha256(local) != part.sha256:
-                raise ExportCorrupt(
-                    f"export file {part.file} does not match its manifest",
-                    where=f"{manifest.database}/{manifest.table}",
-                    remedy="delete the folder's manifest and run the partition again",
-                )
         try:
+            with self._guard(manifest.table):
+                if not self.local:
+                    private_file(local).close()
+                    self._fs.get_file(f"{folder}/{part.file}", str(local))
+                if _sha256(local) != part.sha256:
+                    raise ExportCorrupt(
+                        f"export file {part.file} does not match its manifest",
+                        where=f"{manifest.database}/{manifest.table}",
+                        remedy="delete the folder's manifest and run the partition again",
+                    )
             yield local
         finally:
             if not self.local:
@@ -346,10 +347,10 @@ class ExportWriter:
 
 def private_folder(path: Path) -> Path:
     """Create a folder, and those above it that are missing, readable by its owner only."""
-    if not path.is_dir():
-        if not path.parent.is_dir():
-            private_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+    while not path.is_dir():
+        private_folder(path.parent)
+        with suppress(FileNotFoundError):  # an empty parent may be swept meanwhile
+            path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
@@ -364,7 +365,10 @@ def _base_name(table: str, stamp: datetime) -> str:
 
 
 def _is_stamp(name: str) -> bool:
-    return len(name) == 14 and name.isdigit()
+    try:
+        return len(name) == 14 and bool(datetime.strptime(name, STAMP))
+    except ValueError:
+        return False
 
 
 def _stamp_of(folder: str) -> datetime:

@@ -7,12 +7,11 @@ already copied. Nothing is visible to readers before ``publish``.
 
 from __future__ import annotations
 
-import logging
+import os
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -25,7 +24,9 @@ from mirror_assets.mirroring.errors import (
     PermanentError,
     RefreshIncomplete,
     RowsUnaccounted,
+    WarehouseFault,
     WrongDay,
+    at_edge,
 )
 from mirror_assets.mirroring.landing import ExportWriter, Landing, Manifest, Part
 from mirror_assets.mirroring.publication import Staged, TableReport, publish
@@ -33,7 +34,6 @@ from mirror_assets.mirroring.sources.base import Snapshot, Source
 from mirror_assets.mirroring.typed import MAX_LISTED, CsvPart, LoadedPart, TypedLoader
 from mirror_assets.mirroring.warehouses.base import Warehouse
 
-_log = logging.getLogger(__name__)
 #: Tables copied but not yet published, at most: bounds staged files, not memory.
 _AHEAD = 45
 
@@ -95,6 +95,8 @@ class MirrorRun:
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="copy")
         self._typist = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._room = threading.Semaphore(_AHEAD)
+        self._asked_for = 0
+        self._unseen: MirrorError | None = None
         self._stopped = threading.Event()
         self._staged: dict[str, Future[Staged]] = {t.name: Future() for t in self._tables}
 
@@ -117,8 +119,8 @@ class MirrorRun:
 
     def publish(self, tables: Sequence[TableSpec]) -> list[TableReport]:
         """Wait for these tables, then publish all good ones in one transaction."""
+        self._make_room(tables)
         staged = [self._staged[table.name].result() for table in tables]
-        self._room.release(len(staged))
         return publish(
             self._spec,
             self._warehouse,
@@ -129,6 +131,13 @@ class MirrorRun:
             accept_volume=self._accept_volume,
             clock=self._clock,
         )
+
+    def _make_room(self, tables: Sequence[TableSpec]) -> None:
+        """Let the copier go ahead of the last of these tables, before we wait for it."""
+        last = max(self._tables.index(table) + 1 for table in tables)
+        if last > self._asked_for:
+            self._room.release(last - self._asked_for)
+            self._asked_for = last
 
     # -- copying, in the copier's thread
 
@@ -141,33 +150,34 @@ class MirrorRun:
                     self._room.acquire()
                     if not self._stopped.is_set():
                         self._copy(remaining.pop(0), snapshot, instant)
-        except MirrorError as error:
-            self._fail_all(remaining, error)
         except Exception as error:
-            self._fail_all(remaining, unexpected(error))
+            self._fail_all(remaining, at_edge(error))
         self._fail_all(remaining, PermanentError("the run was stopped"))
 
     def _open(self, stack: ExitStack) -> tuple[Snapshot | None, Instant | None]:
         """The snapshot to copy from, or nothing when the partition must be replayed."""
-        if self._spec.entry.refresh.rule == "schedule" and self._partition < self._clock().date():
+        is_past = self._partition < self._clock().date()
+        if is_past and self._spec.entry.refresh.rule == "schedule":
             return None, None
         try:
             snapshot = stack.enter_context(self._source.snapshot())
-        except MirrorError:
-            if self._partition < self._clock().date():
-                return None, None
-            raise
-        instant = instant_of(self._spec, snapshot, self._clock())
+            instant = instant_of(self._spec, snapshot, self._clock())
+        except MirrorError as error:
+            if not is_past:
+                raise
+            self._unseen = error  # an export of a past day is replayed without the source
+            instant = None
         if instant and instant.stamp.date() == self._partition:
             return snapshot, instant
+        stack.close()
         return None, instant
 
     def _copy(self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None) -> None:
-        folder = self._warehouse.staging(self._spec.dataset, table.name, self._partition)
-        staged = Staged(table, folder)
-        loading = _Loading(folder)
+        staged = Staged(table, None)
         began = monotonic()
         try:
+            staged.folder = self._staging(table)
+            loading = _Loading(staged.folder)
             manifest = self._reusable(table, snapshot, instant)
             if manifest is None:
                 if snapshot is None or instant is None:
@@ -178,10 +188,19 @@ class MirrorRun:
                 self._load_parts(table, manifest, loading)
             staged.seconds = monotonic() - began
             self._typist.submit(self._finish, staged, loading, manifest)
-        except MirrorError as error:
-            self._typist.submit(self._give_up, staged, error.at(self._where(table)))
         except Exception as error:
-            self._typist.submit(self._give_up, staged, unexpected(error).at(self._where(table)))
+            self._typist.submit(self._give_up, staged, at_edge(error, self._where(table)))
+
+    def _staging(self, table: TableSpec) -> Path:
+        try:
+            return self._warehouse.staging(self._spec.dataset, table.name, self._partition)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise WarehouseFault(
+                f"no folder for the table's files could be made in the lake: {reason}",
+                where=self._where(table),
+                remedy="check space and rights of MIRROR_LAKE, then run the partition again",
+            ) from None
 
     def _reusable(
         self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None
@@ -195,6 +214,12 @@ class MirrorRun:
 
     def _refusal(self, table: TableSpec, instant: Instant | None) -> MirrorError:
         """Why a partition can be neither copied nor replayed."""
+        if self._unseen is not None:
+            return type(self._unseen)(
+                f"there is no export of {self._partition} to replay, and {self._unseen.what}",
+                where=self._where(table),
+                remedy=self._unseen.remedy,
+            )
         days = self._landing.days(self._spec.name)
         kept = ", ".join(map(str, days)) or "none"
         holds = (
@@ -216,8 +241,6 @@ class MirrorRun:
         state = snapshot.tables().get(table.name)
         info = {**state.info, "size_mb": state.size_mb} if state else {}
         schema = snapshot.schema(table)
-        snapshot.check_unchanged(table)
-        rows = snapshot.count(table)
         writer = self._landing.writer(
             self._spec.name,
             table.name,
@@ -225,7 +248,7 @@ class MirrorRun:
             compression=self._spec.entry.compression,
         )
 
-        def draft(parts: Sequence[Part]) -> Manifest:
+        def draft(rows: int, parts: Sequence[Part]) -> Manifest:
             return Manifest(
                 database=self._spec.name,
                 table=table.name,
@@ -240,28 +263,33 @@ class MirrorRun:
                 source_info=info,
             )
 
-        empty = draft(())
+        empty = draft(0, ())
         writer.on_part = lambda part, path: self._submit_part(table, empty, loading, part, path)
-        with self._aborting(writer):
+        with self._reading(snapshot, writer):
+            snapshot.check_unchanged(table)
+            rows = snapshot.count(table)
             exported = snapshot.export(table, schema, writer)
             snapshot.check_unchanged(table)
-            snapshot.release()
         if exported != rows:
             raise RowsUnaccounted(
                 f"the source counted {rows} rows and delivered {exported}",
                 where=self._where(table),
                 remedy="the table changed without a transaction; run the partition again",
             )
-        manifest = draft(writer.parts)
+        manifest = draft(rows, writer.parts)
         writer.finish(manifest)
         return manifest
 
     @contextmanager
-    def _aborting(self, writer: ExportWriter) -> Iterator[None]:
+    def _reading(self, snapshot: Snapshot, writer: ExportWriter) -> Iterator[None]:
+        """Free the table's lock in all cases; drop the files when it could not be read."""
         try:
             yield
+            snapshot.release()
         except BaseException:
             writer.abort()
+            with suppress(MirrorError):  # the first error is the one to tell
+                snapshot.release()
             raise
 
     # -- typing, in the typist's thread
@@ -305,10 +333,8 @@ class MirrorRun:
             staged.seconds += loading.seconds
             export = self._landing.folder(manifest.database, manifest.stamp)
             staged.complete(manifest, loading.parts, self._landing.uri(export))
-        except MirrorError as error:
-            staged.error = error.at(self._where(staged.table))
         except Exception as error:
-            staged.error = unexpected(error).at(self._where(staged.table))
+            staged.error = at_edge(error, self._where(staged.table))
         self._staged[staged.table.name].set_result(staged)
 
     def _give_up(self, staged: Staged, error: MirrorError) -> None:
@@ -338,14 +364,3 @@ def instant_of(spec: DatabaseSpec, snapshot: Snapshot, now: datetime) -> Instant
             remedy=f"wait; if it lasts, ask the vendor{contact}",
         )
     return Instant(state.instant, state.instant, snapshot.taken_at)
-
-
-def unexpected(error: Exception) -> MirrorError:
-    """A fault of our own code, told by its class and place only: its text may quote rows."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(frame.filename).name}:{frame.lineno}"
-    _log.error("unexpected %s at %s", type(error).__name__, place)
-    return PermanentError(
-        f"unexpected {type(error).__name__} at {place}",
-        remedy="this is a defect of the mirror: report it with this line",
-    )

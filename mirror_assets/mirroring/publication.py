@@ -6,6 +6,7 @@ all tables, the failed ones too. A table that cannot be published is recorded an
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from mirror_assets.mirroring.errors import (
     RowsUnaccounted,
     StaleRefresh,
     VolumeDropped,
+    at_edge,
 )
 from mirror_assets.mirroring.landing import Manifest
 from mirror_assets.mirroring.names import warehouse_name
@@ -31,6 +33,7 @@ from mirror_assets.mirroring.schema import Column, Drift, TableSchema, compare
 from mirror_assets.mirroring.typed import SENTENCES, ColumnDigest, LoadedPart, Reject
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
+_log = logging.getLogger(__name__)
 _HISTORY = (
     "TABLE_NAME",
     "partition",
@@ -143,9 +146,10 @@ def publish(
             item.error = _coverage_fault(item, partition)
     try:
         outcomes = warehouse.commit(lambda tx: _publish_all(tx, context, staged, clock()))
-    except MirrorError as error:
+    except Exception as error:
         if len(staged) == 1:
-            outcomes = [_record_fault(warehouse, context, staged[0], error, clock())]
+            fault = at_edge(error, f"{spec.name}/{staged[0].table.name}")
+            outcomes = [_record_fault(warehouse, context, staged[0], fault, clock())]
         else:
             return [
                 report
@@ -178,11 +182,11 @@ def _record_fault(
     warehouse: Warehouse, context: _Context, item: Staged, error: MirrorError, now: datetime
 ) -> _Outcome:
     """Record a table that the warehouse refused; if even that fails, the report still tells."""
-    outcome = _Outcome(Drift(), error.at(f"{context.spec.name}/{item.table.name}"))
+    outcome = _Outcome(Drift(), error)
     try:
         warehouse.commit(lambda tx: _record(tx, context, [(item, outcome)], now))
-    except MirrorError:
-        return outcome
+    except Exception as second:
+        _log.error("%s; and MIRROR_ERRORS was not written: %s", error, at_edge(second))
     return outcome
 
 
@@ -201,15 +205,16 @@ def _publish_one(
 ) -> _Outcome:
     if item.error is not None or item.manifest is None:
         return _Outcome(Drift(), item.error)
+    table = warehouse_name(item.table.name)
+    source = _as_published(item.manifest.schema)
     drift = Drift()
     try:
         _refuse_stale(item.manifest, history, context.partition)
         _refuse_shrunk(item, history, context)
-        drift = _follow_schema(tx, context, item, history)
+        drift = _drift(tx, context, table, source, history)
+        _follow(tx, context, item.table, source, drift, history)
     except MirrorError as error:
-        refused = error.at(f"{context.spec.name}/{item.table.name}")
-        return _Outcome(getattr(error, "drift", drift), refused)
-    table = warehouse_name(item.table.name)
+        return _Outcome(drift, at_edge(error, f"{context.spec.name}/{item.table.name}"))
     tx.replace_partition(context.spec.dataset, table, context.partition, item.files)
     newest = max([row["partition"] for row in history] + [context.partition])
     tx.latest_view(context.spec.dataset, context.spec.view_name(item.table.name), table, newest)
@@ -280,35 +285,54 @@ def _refuse_shrunk(item: Staged, history: Sequence[Row], context: _Context) -> N
     )
 
 
-def _follow_schema(
-    tx: Transaction, context: _Context, item: Staged, history: Sequence[Row]
+def _drift(
+    tx: Transaction, context: _Context, table: str, source: TableSchema, history: Sequence[Row]
 ) -> Drift:
-    """Create or evolve the warehouse table. Raises DriftRefused."""
-    dataset, table = context.spec.dataset, warehouse_name(item.table.name)
-    assert item.manifest is not None
-    source = _as_published(item.manifest.schema)
-    known = tx.schema(dataset, table)
+    """What the warehouse table must follow to hold the source's columns."""
+    known = tx.schema(context.spec.dataset, table)
     if known is None:
-        tx.create_table(dataset, table, source, partitioned=True)
         return Drift()
     drift = compare(known, source)
-    if any(row["partition"] > context.partition for row in history):
-        drift = _without_later_columns(drift, known)
-    if not drift.breaking:
+    return _without_later_columns(drift, known) if _is_replay(context, history) else drift
+
+
+def _is_replay(context: _Context, history: Sequence[Row]) -> bool:
+    """Whether a later partition is already published."""
+    return any(row["partition"] > context.partition for row in history)
+
+
+def _follow(
+    tx: Transaction,
+    context: _Context,
+    spec: TableSpec,
+    source: TableSchema,
+    drift: Drift,
+    history: Sequence[Row],
+) -> None:
+    """Create or evolve the warehouse table, or set it aside. Raises DriftRefused."""
+    dataset, table = context.spec.dataset, warehouse_name(spec.name)
+    if tx.schema(dataset, table) is None:
+        tx.create_table(dataset, table, source, partitioned=True)
+    elif not drift.breaking:
         tx.evolve(dataset, table, source, drift)
-        return drift
-    if item.table.breaking_drift == "refuse":
+    elif _is_replay(context, history):
+        raise DriftRefused(
+            f"the export differs from the table: {'; '.join(map(str, drift.breaking))}",
+            remedy=f"nothing to do: the table follows later partitions; look for this day in"
+            f" {table}_depr_<n>",
+        )
+    elif spec.breaking_drift == "refuse":
         raise DriftRefused(
             f"the schema changed: {'; '.join(map(str, drift.breaking))}",
-            remedy=f"set breaking_drift: deprecate for {item.table.name} (history moves to"
+            remedy=f"set breaking_drift: deprecate for {spec.name} (history moves to"
             f" {table}_depr_<n>), or have the change undone at the source",
         )
-    number = 1
-    while tx.schema(dataset, f"{table}_depr_{number}") is not None:
-        number += 1
-    tx.rename(dataset, table, f"{table}_depr_{number}")
-    tx.create_table(dataset, table, source, partitioned=True)
-    return drift
+    else:
+        number = 1
+        while tx.schema(dataset, f"{table}_depr_{number}") is not None:
+            number += 1
+        tx.rename(dataset, table, f"{table}_depr_{number}")
+        tx.create_table(dataset, table, source, partitioned=True)
 
 
 def _as_published(schema: TableSchema) -> TableSchema:

@@ -7,14 +7,15 @@ import re
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)[^/\s@]*@")
+#: Greedy: a password that was not percent-encoded may itself hold ``@`` and ``/``.
+_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)\S*@")
 
 
 def url(text: str) -> str:
     """A database URL without user name, password and options."""
     try:
         parsed = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return "<unreadable database URL>"
     host = f"{parsed.host or ''}{f':{parsed.port}' if parsed.port else ''}"
     return f"{parsed.get_backend_name()}://{host}/{parsed.database or ''}"

@@ -60,7 +60,7 @@ def current(spec: DatabaseSpec, states: Mapping[str, TableState], now: datetime)
             (),
             unmirrored,
         )
-    quiet = now - rebuilt
+    quiet = now - times[-1]  # also when only the first tables of the next rebuild are there
     if quiet < timedelta(minutes=rule.settle_minutes):
         return RefreshState(
             None,

@@ -10,13 +10,13 @@ from mirror_assets.partitions import DAILY
 from mirror_assets.settings import Settings
 
 
-def build_definitions(settings: Settings) -> dg.Definitions:
+def build_definitions(settings: Settings, mirror: MirrorResource | None = None) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of every catalogued database."""
     databases = settings.databases()
     is_local = settings.environment == "local"
     parts = [database_definitions(spec) for spec in databases]
     common = dg.Definitions(
-        resources={"mirror": MirrorResource(copy_ahead=is_local)},
+        resources={"mirror": mirror or MirrorResource(copy_ahead=is_local)},
         executor=dg.in_process_executor if is_local else dg.multiprocess_executor,
         jobs=[upkeep.upkeep_job(databases)],
         schedules=[upkeep.upkeep_schedule()],

@@ -21,6 +21,7 @@ def completeness_asset(spec: DatabaseSpec) -> dg.AssetSpec:
     """The table that says which days of a database are whole. Written with every chunk."""
     return dg.AssetSpec(
         key=keys.control_key(spec),
+        deps=[keys.table_key(spec, table) for table in spec.tables],
         group_name=spec.name,
         description=f"One row per day of {spec.name}: what is published, of which refresh.",
         kinds={"duckdb"},

@@ -29,7 +29,7 @@ def refresh_sensor(spec: DatabaseSpec) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Mirrors {spec.name} once whenever its vendor's refresh is complete.",
     )
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    def look(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
             state = _refresh_now(spec)
         except MirrorError as error:
@@ -40,7 +40,10 @@ def refresh_sensor(spec: DatabaseSpec) -> dg.SensorDefinition:
         if instant == context.cursor:
             altered = f"; altered alone since: {', '.join(state.altered)}" if state.altered else ""
             return dg.SkipReason(f"the refresh of {instant} was already requested{altered}")
-        return dg.SensorResult(run_requests=[_refresh_request(spec, state.instant)], cursor=instant)
+        context.update_cursor(instant)
+        if _is_mirrored(spec, state.instant):
+            return dg.SkipReason(f"the refresh of {instant} is mirrored already")
+        return _refresh_request(spec, state.instant)
 
     return look
 

@@ -6,14 +6,15 @@ to a savepoint: the snapshot stays, the table's metadata lock goes, and the vend
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pymysql
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from mirror_assets.mirroring import names, types
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
@@ -21,6 +22,7 @@ from mirror_assets.mirroring.dialect import Formatter
 from mirror_assets.mirroring.errors import (
     MirrorError,
     RefreshLanded,
+    SettingsError,
     SourceFault,
     SourceUnavailable,
 )
@@ -57,7 +59,7 @@ class MySQLSource:
 
     def __init__(self, spec: DatabaseSpec, url: str, *, driver: str = "auto") -> None:
         self._spec = spec
-        self._url = make_url(url)
+        self._url = _parsed(url, spec.name)
         self._schema = spec.entry.source_schema or self._url.database or spec.name
         self._driver = _fast if driver == "auto" and _fast is not None else pymysql
 
@@ -88,7 +90,7 @@ class MySQLSource:
             "database": self._schema,
             "charset": "utf8mb4",
             "use_unicode": False,
-            "conv": {},
+            "conv": self._encoders(),
             "connect_timeout": _CONNECT_SECONDS,
             "read_timeout": _READ_SECONDS,
         }
@@ -97,6 +99,10 @@ class MySQLSource:
             return self._driver.connect(**options)
         except _DRIVER_ERRORS as error:
             raise _translate(error, f"database {self._spec.name}") from None
+
+    def _encoders(self) -> dict[Any, Any]:
+        """Conversions of arguments only: every value comes back as the server's own text."""
+        return dict(pymysql.converters.encoders) if self._driver is pymysql else {}
 
 
 class _Connection:
@@ -115,7 +121,9 @@ class _Connection:
         except _DRIVER_ERRORS as error:
             raise _translate(error, self._where) from None
 
-    def stream(self, statement: str, where: str) -> Iterator[Sequence[tuple[bytes | None, ...]]]:
+    def stream(
+        self, statement: str, where: str
+    ) -> Generator[Sequence[tuple[bytes | None, ...]], None, None]:
         """Batches of raw rows, of about ``_BATCH_BYTES`` each."""
         cursor_class = _FastCursor if self.raw.__class__.__module__.startswith("MySQLdb") else None
         try:
@@ -195,6 +203,12 @@ class MySQLSnapshot:
                 remedy="correct the table's entry in the catalog",
             )
         kept = [column for column in found if column.name not in table.exclude_columns]
+        if not kept:
+            raise SourceFault(
+                "the catalog excludes every column",
+                where=where,
+                remedy="keep one column, or leave the table out",
+            )
         names.check_columns(where, (column.name for column in kept))
         columns = tuple(self._mirrored(where, table, column) for column in kept)
         return TableSchema(columns, table.primary_key or self._keys.get(table.name, ()))
@@ -208,10 +222,14 @@ class MySQLSnapshot:
         statement = f"SELECT {selected} FROM {_quote(table.name)}"
         formatter = Formatter(schema.columns)
         total = 0
-        for rows in self._connection.stream(statement, f"{self._spec.name}/{table.name}"):
-            records = formatter.records(rows)
-            writer.write(b"\n".join(records) + b"\n", len(records), max(map(len, records)) + 1)
-            total += len(records)
+        where = f"{self._spec.name}/{table.name}"
+        # closed at once when the writer fails: unread rows would fail the next table too
+        with closing(self._connection.stream(statement, where)) as batches:
+            for rows in batches:
+                records = formatter.records(rows)
+                longest = max(map(len, records)) + 1
+                writer.write(b"\n".join(records) + b"\n", len(records), longest)
+                total += len(records)
         writer.close_part()
         return total
 
@@ -272,6 +290,19 @@ class MySQLSnapshot:
         for table, column in rows:
             keys[table] = (*keys.get(table, ()), column)
         return keys
+
+
+def _parsed(url: str, database: str) -> URL:
+    """The URL; SQLAlchemy's own errors may quote its password."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise SettingsError(
+            "the database URL cannot be read",
+            where=f"database {database}",
+            remedy="write mysql+pymysql://user:password@host:port/schema and percent-encode"
+            " special characters of the password",
+        ) from None
 
 
 def _select(column: Column, table: TableSpec) -> str:

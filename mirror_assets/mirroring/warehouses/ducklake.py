@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
@@ -21,12 +24,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
-import pyarrow as pa
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from mirror_assets.mirroring import types
 from mirror_assets.mirroring.errors import MirrorError, WarehouseFault
-from mirror_assets.mirroring.landing import private_folder
+from mirror_assets.mirroring.landing import private_file, private_folder
 from mirror_assets.mirroring.names import (
     PARTITION_COLUMN,
     folder_name,
@@ -44,18 +46,36 @@ _EXTENSIONS = ("ducklake", "sqlite_scanner", "icu")
 _SQLITE = "ducklake:sqlite:"
 #: Small writes of control rows live in the catalog instead of one tiny file each.
 _INLINED_ROWS = 500
+_INLINING = "SET ducklake_default_data_inlining_row_limit"
 _ATTEMPTS = 20
-_ORPHAN_HOURS = 24
+_EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s", re.IGNORECASE)
+#: Table functions a query may call; others write or read outside, even over a read-only lake.
+_READING = re.compile(
+    r"range|generate_series|unnest|json_each|json_tree|(duckdb|pragma)_\w+"
+    r"|(ducklake_)?(snapshots|table_info|table_changes|table_insertions|table_deletions)"
+)
 
 
 class DuckLakeWarehouse:
-    """A DuckLake at ``ducklake:sqlite:<file>`` (or another catalog) with its files in ``lake``."""
+    """A DuckLake at ``ducklake:sqlite:<file>`` (or another catalog) with its files in ``lake``.
 
-    def __init__(self, url: str, lake: Path, extensions: Path, *, memory: str = "512MB") -> None:
+    Files that nothing refers to are taken for those of a killed writer after ``orphan_hours``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        lake: Path,
+        extensions: Path,
+        *,
+        memory: str = "512MB",
+        orphan_hours: float = 24,
+    ) -> None:
         self._url = url
         self._lake = lake.absolute()
         self._extensions = extensions.absolute()
         self._memory = memory
+        self._orphan_seconds = orphan_hours * 3600
         self._catalog = Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._mutex = threading.RLock()
@@ -99,30 +119,46 @@ class DuckLakeWarehouse:
         shutil.rmtree(folder, ignore_errors=True)
 
     def maintain(self, *, time_travel_days: int) -> dict[str, int]:
-        """Expire snapshots, delete unreferenced files, sweep orphans older than a day."""
+        """Expire snapshots, delete what only they used, sweep what killed writers left behind."""
         with self._mutex, self._turn():
-            connection = self._open_writer()
-            done = {}
-            steps = {
-                "snapshots_expired": f"CALL ducklake_expire_snapshots('{ALIAS}',"
-                f" older_than => now() - INTERVAL '{time_travel_days} days')",
-                "files_deleted": f"CALL ducklake_cleanup_old_files('{ALIAS}', cleanup_all => true)",
-                "orphans_deleted": f"CALL ducklake_delete_orphaned_files('{ALIAS}',"
-                f" older_than => now() - INTERVAL '{_ORPHAN_HOURS} hours')",
-            }
             try:
-                for step, statement in steps.items():
-                    done[step] = len(connection.execute(statement).fetchall())
+                done = self._expire(self._open_writer(), time_travel_days)
             except duckdb.Error as error:
                 self._drop_writer()
                 raise _translate(error) from None
-        _remove_empty_folders(self._lake)
+            if self._catalog is not None:
+                _compact_catalog(self._catalog)
+            done["orphans_deleted"] += _sweep(self._lake, time.time() - self._orphan_seconds)
         return done
+
+    def _expire(self, connection: duckdb.DuckDBPyConnection, days: int) -> dict[str, int]:
+        # Changed control rows live on in the catalog and beside deletes until they are rewritten.
+        for dataset, table in connection.execute(_UNPARTITIONED).fetchall():
+            at = f"{literal(table)}, schema => {literal(dataset)}"
+            for statement in (
+                f"ducklake_flush_inlined_data('{ALIAS}', schema_name => {literal(dataset)},"
+                f" table_name => {literal(table)})",
+                f"ducklake_rewrite_data_files('{ALIAS}', {at}, delete_threshold => 0)",
+                f"ducklake_merge_adjacent_files('{ALIAS}', {at})",
+            ):
+                connection.execute(f"CALL {statement}")
+        orphaned = f"now() - INTERVAL '{self._orphan_seconds} seconds'"
+        steps = {
+            "snapshots_expired": f"ducklake_expire_snapshots('{ALIAS}',"
+            f" older_than => now() - INTERVAL '{days} days')",
+            "files_deleted": f"ducklake_cleanup_old_files('{ALIAS}', cleanup_all => true)",
+            "orphans_deleted": f"ducklake_delete_orphaned_files('{ALIAS}',"
+            f" older_than => {orphaned})",
+        }
+        return {
+            step: len(connection.execute(f"CALL {statement}").fetchall())
+            for step, statement in steps.items()
+        }
 
     # -- reading
 
     def query(self, statement: str, *, limit: int | None = None) -> Rows:
-        """A read-only query; the connection can neither write nor read files outside the lake."""
+        """One read-only query; it can neither write nor read anything but the lake's tables."""
         if self._catalog is not None and not self._catalog.exists():
             raise WarehouseFault(
                 "nothing has been mirrored yet",
@@ -138,13 +174,14 @@ class DuckLakeWarehouse:
         try:
             return attempts(self._read, statement, limit)
         except duckdb.Error as error:
-            raise _translate(error) from None
+            raise _translate(error, remedy=_QUERY_REMEDY) from None
 
     def _read(self, statement: str, limit: int | None) -> Rows:
         connection = self._connect(read_only=True)
         try:
             connection.execute(f"SET allowed_directories = [{literal(str(self._lake))}]")
             connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+            _refuse_writing(connection, statement)
             answer = connection.execute(statement)
             columns = tuple(column[0] for column in answer.description or ())
             rows = answer.fetchall() if limit is None else answer.fetchmany(limit)
@@ -160,23 +197,25 @@ class DuckLakeWarehouse:
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         install_extensions(self._extensions)
+        spill = private_folder(self._lake / ".spill")
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self._extensions),
                 "autoinstall_known_extensions": False,
                 "memory_limit": self._memory,
-                "temp_directory": str(self._lake / ".spill"),
+                # its own: processes that share such a folder crash each other
+                "temp_directory": str(spill / secrets.token_hex(8)),
             }
         )
         for extension in _EXTENSIONS:
             connection.execute(f"LOAD {extension}")
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         # A retry inside DuckLake would let two inserts into one partition both succeed.
         connection.execute("SET ducklake_max_retry_count = 0")
         # Inlined deletes would keep every small partition ever published alive.
-        connection.execute("SET ducklake_default_data_inlining_row_limit = 0")
+        connection.execute(f"{_INLINING} = 0")
         options = [f"DATA_PATH {literal(str(self._lake))}"]
-        options += ["READ_ONLY"] if read_only else []
+        options += ["READ_ONLY"] * read_only
         options += ["META_BUSY_TIMEOUT 10000"] if self._catalog else []
         connection.execute(f"ATTACH {literal(self._url)} AS {ALIAS} ({', '.join(options)})")
         connection.execute(f"USE {ALIAS}")
@@ -198,11 +237,18 @@ class DuckLakeWarehouse:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Writers of one machine take turns; a killed one gives its turn up by dying."""
+        """Writers of one machine take turns; a killed one gives its turn up by dying.
+
+        What DuckDB creates meanwhile is readable by its owner only.
+        """
         private_folder(self._lake)
-        with (self._lake / ".writer.lock").open("a") as file:
+        with private_file(self._lake / ".writer.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            before = os.umask(0o077)
+            try:
+                yield
+            finally:
+                os.umask(before)
 
 
 class DuckLakeTransaction:
@@ -289,10 +335,15 @@ class DuckLakeTransaction:
         self, dataset: str, table: str, rows: Sequence[dict[str, Any]], /, **equal: Any
     ) -> None:
         where, values = _where(equal)
-        if where:
-            self._connection.execute(f"DELETE FROM {_path(dataset, table)}{where}", values)
-        if not rows:
-            return
+        with self._inlining():
+            if where:
+                self._connection.execute(f"DELETE FROM {_path(dataset, table)}{where}", values)
+            if rows:
+                self._insert(dataset, table, rows)
+
+    def _insert(self, dataset: str, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        import pyarrow as pa  # here, because it would slow down loading the code location
+
         names = list(rows[0])
         batch = pa.table({name: pa.array([row[name] for row in rows]) for name in names})
         self._connection.register("_batch", batch)
@@ -304,16 +355,26 @@ class DuckLakeTransaction:
         finally:
             self._connection.unregister("_batch")
 
+    @contextmanager
+    def _inlining(self) -> Iterator[None]:
+        """Keep few changed rows in the catalog instead of in one tiny file each."""
+        self._connection.execute(f"{_INLINING} = {_INLINED_ROWS}")
+        try:
+            yield
+        finally:
+            self._connection.execute(f"{_INLINING} = 0")
+
     def delete_before(self, dataset: str, table: str, column: str, day: date) -> None:
         self._connection.execute(
             f"DELETE FROM {_path(dataset, table)} WHERE {sql(column)} < DATE '{day}'"
         )
 
     def blank_before(self, dataset: str, table: str, blanked: str, column: str, day: date) -> None:
-        self._connection.execute(
-            f"UPDATE {_path(dataset, table)} SET {sql(blanked)} = NULL"
-            f" WHERE {sql(blanked)} IS NOT NULL AND {sql(column)} < DATE '{day}'"
-        )
+        with self._inlining():
+            self._connection.execute(
+                f"UPDATE {_path(dataset, table)} SET {sql(blanked)} = NULL"
+                f" WHERE {sql(blanked)} IS NOT NULL AND {sql(column)} < DATE '{day}'"
+            )
 
 
 def install_extensions(folder: Path) -> None:
@@ -369,10 +430,10 @@ def _where(equal: dict[str, Any]) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for name, value in equal.items():
         if isinstance(value, (list, tuple)):
-            parts.append(f"{sql(name)} IN ({', '.join('?' * len(value))})")
+            parts.append(f"{sql(name)} IN ({', '.join('?' * len(value))})" if value else "FALSE")
             values.extend(value)
         else:
-            parts.append(f"{sql(name)} = ?")
+            parts.append(f"{sql(name)} IS NOT DISTINCT FROM ?")
             values.append(value)
     return f" WHERE {' AND '.join(parts)}", values
 
@@ -383,21 +444,96 @@ def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, duckdb.Error) and "database is locked" in str(error)
 
 
-def _translate(error: duckdb.Error) -> MirrorError:
+_REFUSED: dict[type[duckdb.Error], str] = {
+    duckdb.PermissionException: "only the warehouse's own tables can be read, no other files",
+    duckdb.ConversionException: "a value cannot be converted to the type asked for",
+    duckdb.OutOfRangeException: "a value is outside the range of its type",
+    duckdb.OutOfMemoryException: "the memory limit was reached",
+    duckdb.ConstraintException: "a value is missing in a required column",
+}
+_QUERY_REMEDY = "write one SELECT over the warehouse's tables; SHOW ALL TABLES lists them"
+
+
+def _translate(
+    error: duckdb.Error, *, remedy: str = "see `mirror doctor`, then try again"
+) -> MirrorError:
     """DuckDB's error as ours. Only errors about names and syntax keep their text: no values."""
     tells = isinstance(
         error, (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException)
     )
-    detail = str(error).splitlines()[0] if tells else type(error).__name__
-    return WarehouseFault(
-        f"the warehouse refused: {detail}",
-        remedy="see `mirror doctor`; a busy warehouse clears by itself, so try again",
-    )
+    if _is_conflict(error):
+        detail, remedy = "other writers kept it busy", "a busy warehouse clears: try again"
+    elif tells:
+        detail = str(error).splitlines()[0]
+    else:
+        detail = _REFUSED.get(type(error), type(error).__name__)
+    return WarehouseFault(f"the warehouse refused: {detail}", remedy=remedy)
 
 
-def _remove_empty_folders(root: Path) -> None:
-    for folder, _folders, _files in os.walk(root, topdown=False):
+def _refuse_writing(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Let one SELECT (also EXPLAIN, DESCRIBE, SHOW) pass that calls no function which acts.
+
+    READ_ONLY is not enough: COPY writes into the lake's folder, ``ducklake_cleanup_old_files``
+    deletes files, ``sqlite_scan`` reads any file.
+    """
+    text = _EXPLAIN.sub("", statement, count=1) if _EXPLAIN.match(statement) else statement
+    row = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchone()
+    tree = json.loads(row[0]) if row else {}
+    if tree.get("error_type") == "parser":
+        raise WarehouseFault(
+            f"the query has a {tree['error_message'].splitlines()[0]}", remedy=_QUERY_REMEDY
+        )
+    if len(tree.get("statements", ())) != 1:
+        raise WarehouseFault("only single read-only queries are answered", remedy=_QUERY_REMEDY)
+    for name in _table_functions(tree):
+        if not _READING.fullmatch(name):
+            raise WarehouseFault(f"a query may not call {name}", remedy=_QUERY_REMEDY)
+
+
+def _table_functions(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        if tree.get("type") == "TABLE_FUNCTION":
+            yield tree["function"]["function_name"]
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from _table_functions(branch)
+
+
+_UNPARTITIONED = f"""
+    SELECT s.schema_name, t.table_name
+    FROM __ducklake_metadata_{ALIAS}.ducklake_table t
+    JOIN __ducklake_metadata_{ALIAS}.ducklake_schema s USING (schema_id)
+    WHERE t.end_snapshot IS NULL AND s.end_snapshot IS NULL AND t.table_id NOT IN (
+        SELECT table_id FROM __ducklake_metadata_{ALIAS}.ducklake_partition_info
+        WHERE end_snapshot IS NULL)
+"""
+
+
+def _compact_catalog(path: Path) -> None:
+    """Give back the room of deleted rows, so that what they said is gone from the file too."""
+    connection = sqlite3.connect(path, timeout=1, isolation_level=None)
+    try:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError:
+        return  # somebody reads: the next time will do
+    finally:
+        connection.close()
+
+
+def _sweep(lake: Path, before: float) -> int:
+    """Delete old spilled data and old empty folders; younger ones belong to running processes."""
+    swept = 0
+    spill = lake / ".spill"
+    for file in spill.glob("*/*"):
+        with suppress(OSError):
+            if file.stat().st_mtime < before:
+                file.unlink()
+                swept += 1
+    for folder, _folders, _files in os.walk(lake, topdown=False):
         path = Path(folder)
-        if path != root and not any(path.iterdir()):
-            with suppress(OSError):
+        with suppress(OSError):  # rmdir keeps what is not empty
+            if path != lake and spill not in (path, path.parent) and path.stat().st_mtime < before:
                 path.rmdir()
+    return swept

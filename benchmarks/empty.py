@@ -1,0 +1,5 @@
+"""An empty code location: the floor of loading ours."""
+
+import dagster as dg
+
+defs = dg.Definitions()

@@ -1,0 +1,102 @@
+"""Runs of the real graph over a bench, in process, on an instance set up as dagster.yaml says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.test_utils import instance_for_test
+
+from mirror_assets.orchestration.factory import build_definitions
+from mirror_assets.settings import Settings
+from tests.conftest import Bench
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    configured = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
+    with instance_for_test(overrides=configured) as made:
+        yield made
+
+
+@pytest.fixture
+def definitions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dg.Definitions]:
+    """The whole graph as the environment of the bench gives it."""
+    for name, value in bench.variables.items():
+        monkeypatch.setenv(name, value)
+    return lambda: build_definitions(Settings.from_env())
+
+
+class Run:
+    """What a run left behind."""
+
+    def __init__(self, instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> None:
+        self._instance = instance
+        self._result = result
+        self.run_id = result.run_id
+        self.success = result.success
+
+    @property
+    def tags(self) -> dict[str, str]:
+        run = self._instance.get_run_by_id(self.run_id)
+        assert run is not None
+        return dict(run.tags)
+
+    @property
+    def materialized(self) -> set[str]:
+        events = self._result.get_asset_materialization_events()
+        return {event.asset_key.path[-1] for event in events if event.asset_key}
+
+    def metadata(self, table: str) -> dict[str, Any]:
+        events = self._result.get_asset_materialization_events()
+        found = next(e for e in events if e.asset_key and e.asset_key.path[-1] == table)
+        return {k: v.value for k, v in found.materialization.metadata.items()}
+
+    @property
+    def checks(self) -> dict[str, bool]:
+        return {
+            evaluation.asset_key.path[-1]: evaluation.passed
+            for evaluation in self._result.get_asset_check_evaluations()
+        }
+
+    @property
+    def check_names(self) -> dict[str, tuple[bool, str]]:
+        return {
+            evaluation.check_name: (evaluation.passed, evaluation.description or "")
+            for evaluation in self._result.get_asset_check_evaluations()
+        }
+
+    @property
+    def failures(self) -> list[str]:
+        described = []
+        for event in self._result.get_step_failure_events():
+            data = event.step_failure_data.user_failure_data
+            described.append((data.description if data else None) or "")
+        return described
+
+    def everything(self) -> str:
+        """Every stored event of the run, as text."""
+        return "\n".join(str(record) for record in self._instance.all_logs(self.run_id))
+
+
+@pytest.fixture
+def execute(
+    instance: dg.DagsterInstance, definitions: Callable[[], dg.Definitions]
+) -> Callable[..., Run]:
+    """Execute a job of the graph: ``execute("clinic_mirror", day)``."""
+
+    def run(job: str, day: object = None, **options: Any) -> Run:
+        found = definitions().resolve_job_def(job)
+        key = str(day) if day is not None else None
+        result = found.execute_in_process(
+            instance=instance, partition_key=key, raise_on_error=False, **options
+        )
+        return Run(instance, result)
+
+    return run
