@@ -6,6 +6,7 @@ Every variable is listed in the README's configuration reference, which a test k
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 Environment = Literal["local", "production"]
 HOME = Path(".mirror")
 _PACKAGE = Path(__file__).parent
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_MEMORY = re.compile(_NUMBER.pattern + r" ?[KMGT]i?B", re.IGNORECASE)
 
 #: Every environment variable we read, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
@@ -87,6 +90,13 @@ class Settings:
                 where="MIRROR_PART_MB",
                 remedy="use a whole number above 0",
             )
+        memory = value("MIRROR_MEMORY")
+        if not _MEMORY.fullmatch(memory):
+            raise SettingsError(
+                f"{memory!r} is not an amount of memory",
+                where="MIRROR_MEMORY",
+                remedy="use a number with its unit, such as 512MB or 2GB",
+            )
         extra = [Path(part) for part in value("MIRROR_CATALOG_PATH").split(":") if part]
         for folder in extra:
             if not folder.is_dir():
@@ -100,7 +110,7 @@ class Settings:
             scratch=Path(value("MIRROR_SCRATCH")).absolute(),
             extensions=Path(value("MIRROR_EXTENSIONS")).absolute(),
             catalog_folders=(*_domain_folders(), *extra),
-            memory=value("MIRROR_MEMORY"),
+            memory=memory,
             part_bytes=int(part_mb) << 20,
             settle_minutes=_minutes(value("MIRROR_SETTLE_MINUTES")),
             variables=env,
@@ -168,14 +178,13 @@ def remove_scratch(folder: Path) -> None:
 def _minutes(text: str) -> float | None:
     if not text:
         return None
-    try:
-        return float(text)
-    except ValueError:
+    if not _NUMBER.fullmatch(text):
         raise SettingsError(
             f"{text!r} is not a number of minutes",
             where="MIRROR_SETTLE_MINUTES",
             remedy="use a number such as 0.2, or leave it unset",
-        ) from None
+        )
+    return float(text)
 
 
 def _domain_folders() -> tuple[Path, ...]:

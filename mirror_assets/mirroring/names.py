@@ -64,9 +64,10 @@ def check_tables(database: str, names: Iterable[str]) -> None:
                 )
     for name in seen.values():
         match = _SUFFIXED.match(name)
-        if match and f"table {warehouse_name(match['base']).lower()}" in seen:
+        base = match and seen.get(f"table {warehouse_name(match['base']).lower()}")
+        if base:
             raise CatalogError(
-                f"table {name!r} collides with a view or history table of {match['base']!r}",
+                f"table {name!r} collides with a view or history table of {base!r}",
                 where=f"catalog {database}",
                 remedy="exclude one of them",
             )

@@ -155,9 +155,7 @@ def test_a_subset_of_tables_can_be_materialized(bench: Bench, execute: Execute) 
     for name in ("a", "b", "c"):
         bench.run(f"CREATE TABLE {name} (id int)")
     spec = bench.catalog(["a", "b", "c"], chunk_size=2)
-    run = execute(
-        "clinic_mirror", bench.day(spec), asset_selection=[dg.AssetKey(["clinic", "c"])]
-    )
+    run = execute("clinic_mirror", bench.day(spec), asset_selection=[dg.AssetKey(["clinic", "c"])])
     assert run.materialized == {"c"}
     assert bench.rows("MIRROR_COMPLETENESS", "complete, missing_tables") == [(False, "a, b")]
 

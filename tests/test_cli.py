@@ -1,0 +1,109 @@
+"""The commands a person types, over a real warehouse and source."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mirror_assets.cli import main
+from tests.conftest import Bench
+
+Mirror = Callable[..., Result]
+
+
+@pytest.fixture
+def mirror(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    for name, value in bench.variables.items():
+        monkeypatch.setenv(name, value)
+    return lambda *arguments: CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def one_bad_table(bench: Bench) -> str:
+    """A day on which ``good`` is published and ``bad`` is not; returns the day."""
+    bench.run(
+        "CREATE TABLE good (id int, note text)",
+        "INSERT INTO good VALUES (1, 'a,b'), (2, NULL)",
+        "CREATE TABLE bad (id int, d date)",
+        "SET sql_mode = ''",
+        "INSERT INTO bad VALUES (1, '2026-01-01'), (2, '2026-00-01')",
+    )
+    spec = bench.catalog(["good", "bad"])
+    bench.mirror_day(spec)
+    return str(bench.day(spec))
+
+
+def test_status_tells_what_is_missing_and_exits_1(mirror: Mirror, one_bad_table: str) -> None:
+    result = mirror("status")
+    assert result.exit_code == 1
+    assert "misses bad" in result.output
+    assert "1/2" in result.output
+    assert "1 of 2 rows were rejected" in " ".join(result.output.split())
+    assert "From asset failure" in result.output
+
+
+def test_status_of_a_complete_day_exits_0(bench: Bench, mirror: Mirror) -> None:
+    bench.run("CREATE TABLE good (id int)")
+    bench.mirror_day(bench.catalog(["good"]))
+    result = mirror("status")
+    assert result.exit_code == 0
+    assert "complete" in result.output
+
+
+def test_status_before_anything_was_mirrored_says_so(mirror: Mirror) -> None:
+    result = mirror("status")
+    assert "nothing has been mirrored yet" in result.output
+
+
+def test_errors_lists_the_rows_with_their_place(mirror: Mirror, one_bad_table: str) -> None:
+    result = mirror("errors", "clinic", "--partition", one_bad_table, "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.output)))
+    found = [(row["table"], row["row_number"], row["column"], row["kind"]) for row in rows]
+    assert ("bad", "2", "d", "not_date") in [(t, n.split(".")[0], c, k) for t, n, c, k in found]
+    assert "2026-00-01" not in result.output
+
+
+def test_errors_of_an_unknown_database_lists_the_known_ones(mirror: Mirror) -> None:
+    result = mirror("errors", "nowhere")
+    assert result.exit_code == 1
+    assert "use one of: elation" in result.output
+
+
+def test_sql_prints_csv_exactly(mirror: Mirror, one_bad_table: str) -> None:
+    query = "SELECT id, note FROM clinic_mirror.good_latest ORDER BY id"
+    assert mirror("sql", query, "--csv").output == 'id,note\n1,"a,b"\n2,\n'
+
+
+def test_sql_cannot_change_anything(mirror: Mirror, one_bad_table: str) -> None:
+    result = mirror("sql", "DROP TABLE clinic_mirror.good")
+    assert result.exit_code == 1
+    assert "read-only" in result.output
+    assert mirror("sql", "SELECT count(*) FROM clinic_mirror.good").exit_code == 0
+
+
+def test_doctor_finds_a_source_that_is_away(
+    mirror: Mirror, one_bad_table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINIC_DATABASE_URL", "mysql+pymysql://reader:secret@127.0.0.1:1/clinic")
+    result = mirror("doctor")
+    assert result.exit_code == 1
+    assert "source clinic" in result.output
+    assert "secret" not in result.output
+
+
+def test_doctor_of_a_healthy_mirror(bench: Bench, mirror: Mirror) -> None:
+    bench.run("CREATE TABLE good (id int)")
+    bench.mirror_day(bench.catalog(["good"]))
+    result = mirror("doctor")
+    lines = [line for line in result.output.splitlines() if "clinic" in line]
+    assert all(line.startswith("ok") for line in lines), result.output
+
+
+def test_upkeep_says_what_it_did(mirror: Mirror, one_bad_table: str) -> None:
+    result = mirror("upkeep")
+    assert result.exit_code == 0
+    assert "exports deleted" in result.output

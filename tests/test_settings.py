@@ -1,0 +1,162 @@
+"""The environment: defaults, refusals that name the variable, secrets that are not shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.settings import VARIABLES, Settings, remove_scratch
+
+SECRET = "mysql+pymysql://reader:hush-hush@host/elation"
+
+
+def test_without_variables_everything_is_below_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_env({})
+    home = tmp_path / ".mirror"
+    assert settings.environment == "local"
+    assert settings.warehouse_url == f"ducklake:sqlite:{home}/lake.sqlite"
+    assert (settings.lake, settings.landing_url) == (home / "lake", str(home / "landing"))
+    assert (settings.scratch, settings.extensions) == (home / "scratch", home / "duckdb")
+    assert (settings.part_bytes, settings.settle_minutes) == (256 << 20, None)
+    assert [spec.name for spec in settings.databases() if spec.name == "elation"] == ["elation"]
+    assert not home.exists()  # reading the environment creates nothing
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.from_env({"MIRROR_MEMORY": ""}).memory == "512MB"
+
+
+def test_a_url_stays_a_url_and_a_path_becomes_absolute() -> None:
+    assert Settings.from_env({"MIRROR_LANDING": "gs://bucket/x"}).landing_url == "gs://bucket/x"
+    assert Settings.from_env({"MIRROR_LANDING": "x"}).landing_url == str(Path("x").absolute())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("MIRROR_ENVIRONMENT", "staging", "local, production"),
+        ("MIRROR_PART_MB", "0", "whole number above 0"),
+        ("MIRROR_PART_MB", "many", "whole number above 0"),
+        ("MIRROR_PART_MB", "²", "whole number above 0"),
+        ("MIRROR_SETTLE_MINUTES", "soon", "number such as 0.2"),
+        ("MIRROR_SETTLE_MINUTES", "-1", "number such as 0.2"),
+        ("MIRROR_SETTLE_MINUTES", "nan", "number such as 0.2"),
+        ("MIRROR_MEMORY", "lots", "512MB"),
+        ("MIRROR_MEMORY", "512", "512MB"),
+        ("MIRROR_CATALOG_PATH", "/no/such/folder", "not a folder"),
+    ],
+)
+def test_a_wrong_value_names_its_variable(variable: str, value: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({variable: value})
+    assert caught.value.where == variable
+    assert words in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MIRROR_ENVIRONMENT", "production"),
+        ("MIRROR_PART_MB", "1"),
+        ("MIRROR_SETTLE_MINUTES", "0"),
+        ("MIRROR_MEMORY", "1.5GiB"),
+        ("MIRROR_MEMORY", "512 MB"),
+    ],
+)
+def test_a_right_value_is_taken(variable: str, value: str) -> None:
+    Settings.from_env({variable: value})
+
+
+def test_the_settle_override_reaches_the_catalogs() -> None:
+    spec = Settings.from_env({"MIRROR_SETTLE_MINUTES": "0.5"}).database("elation")
+    assert spec.entry.refresh.settle_minutes == 0.5
+    assert Settings.from_env({}).database("elation").entry.refresh.settle_minutes == 10
+
+
+def test_an_unknown_database_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"use one of: .*elation"):
+        Settings.from_env({}).database("nope")
+
+
+def test_an_unknown_warehouse_is_refused() -> None:
+    with pytest.raises(SettingsError, match="MIRROR_WAREHOUSE"):
+        Settings.from_env({"MIRROR_WAREHOUSE": "oracle:x"}).warehouse()
+
+
+def test_the_url_comes_from_its_variable_or_a_private_file(tmp_path: Path) -> None:
+    assert Settings.from_env({"ELATION_DATABASE_URL": SECRET}).database_url("elation") == SECRET
+    file = tmp_path / "url"
+    file.write_text(SECRET + "\n")
+    file.chmod(0o400)
+    settings = Settings.from_env({"ELATION_DATABASE_URL_FILE": str(file)})
+    assert settings.database_url("elation") == SECRET
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o404, 0o644])
+def test_a_url_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "url"
+    file.write_text(SECRET)
+    file.chmod(mode)
+    with pytest.raises(SettingsError, match="chmod 0400") as caught:
+        Settings.from_env({"ELATION_DATABASE_URL_FILE": str(file)}).database_url("elation")
+    assert "hush-hush" not in caught.value.sentence
+
+
+def test_a_missing_url_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="ELATION_DATABASE_URL_FILE"):
+        Settings.from_env({}).database_url("elation")
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    settings = Settings.from_env({"ELATION_DATABASE_URL": SECRET})
+    assert "hush-hush" not in repr(settings)
+    assert "hush-hush" not in str(settings)
+
+
+def test_scratch_folders_are_private_distinct_and_removable(tmp_path: Path) -> None:
+    settings = Settings.from_env({"MIRROR_SCRATCH": str(tmp_path / "scratch")})
+    one, two = settings.new_scratch(), settings.new_scratch()
+    assert one != two
+    for folder in (one, two, one.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (one / "spilled").write_text("x")
+    remove_scratch(one)
+    remove_scratch(one)
+    assert not one.exists()
+    assert two.exists()
+
+
+def test_every_variable_that_the_code_reads_is_declared() -> None:
+    package = Path(__file__).parents[1] / "mirror_assets"
+    text = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    declared = {name for name in VARIABLES if name.startswith("MIRROR_")}
+    used = {
+        word
+        for word in set(_words(text))
+        if word.startswith("MIRROR_") and word not in _NOT_VARIABLES
+    }
+    assert used <= declared
+    assert all(purpose for _default, purpose in VARIABLES.values())
+    assert os.environ.get("MIRROR_NO_SUCH") is None
+
+
+_NOT_VARIABLES = {
+    "MIRROR_",
+    "MIRROR_METADATA",
+    "MIRROR_ERRORS",
+    "MIRROR_COMPLETENESS",
+}
+
+
+def _words(text: str) -> list[str]:
+    import re
+
+    return re.findall(r"\bMIRROR_[A-Z_]*", text)
