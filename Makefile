@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)/.mirror/dagster
 export MIRROR_SETTLE_MINUTES ?= 0.2
 PORT ?= 3000
 
-.PHONY: help setup demo ui test test-all lint types bench lock clean
+.PHONY: help setup demo ui test test-all lint bench docs-types lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ lint: setup ## ruff and the type checker
 
 bench: setup ## Ratios against the floor, measured in one run
 	@python -m benchmarks.run
+
+docs-types: setup ## Write docs/types.md from the code
+	@python -m mirror_assets.mirroring.typedoc
 
 lock: setup ## Resolve the lock files again (hashes, no index addresses)
 	@.ci/lock

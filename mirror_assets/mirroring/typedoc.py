@@ -43,14 +43,15 @@ Written by `python -m mirror_assets.mirroring.typedoc` from `mirroring/types.py`
 current. Why these types and no others: [ADR 0002](adr/0002-parquet-types.md).
 
 A column has one logical type, which holds every value the source's type can have, exactly (unless
-`decimals: float` asks for less). A value that does not hold is a reject with its place. A type that is not listed stops its table with an error that
-names the column: exclude the column in the catalog, or map the type.
+`decimals: float` asks for less). A value that does not hold is a reject with its place. A type
+that is not listed stops its table with an error that names the column: exclude the column in the
+catalog, or map the type.
 
 Policies, per database in its catalog:
 
 | Field | Default | Choice | What it changes |
 |---|---|---|---|
-| `tinyint1` | `integer` | `boolean` | `tinyint(1)` and `bit(1)` become BOOL; 2 in them is a reject |
+| `tinyint1` | `integer` | `boolean` | `tinyint(1)`, `bit(1)` become BOOL; a 2 is a reject |
 | `decimals` | `exact` | `float` | every decimal becomes FLOAT64, about 15 digits |
 | `binary` | `bytes` | `hex` | binary becomes lower-case hexadecimal text |
 | `zero_dates` | `reject` | `null` | `0000-00-00` and dates with month or day 00 become NULL |

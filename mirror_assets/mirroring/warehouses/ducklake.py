@@ -79,6 +79,8 @@ class DuckLakeWarehouse:
         self._catalog = Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._mutex = threading.RLock()
+        self._reader: duckdb.DuckDBPyConnection | None = None
+        self._reading = threading.Lock()
 
     # -- writing
 
@@ -100,7 +102,7 @@ class DuckLakeWarehouse:
 
     def _attempt(self, body: Callable[[DuckLakeTransaction], T]) -> T:
         connection = self._open_writer()
-        connection.execute("BEGIN")
+        connection.execute(f"{_INLINING} = 0; BEGIN")
         try:
             result = body(DuckLakeTransaction(connection, self._lake))
             connection.execute("COMMIT")
@@ -177,21 +179,36 @@ class DuckLakeWarehouse:
             raise _translate(error, remedy=_QUERY_REMEDY) from None
 
     def _read(self, statement: str, limit: int | None) -> Rows:
+        with self._reading:
+            if self._reader is None:
+                self._reader = self._open_reader()
+            try:
+                _refuse_writing(self._reader, statement)
+                answer = self._reader.execute(statement)
+                columns = tuple(column[0] for column in answer.description or ())
+                return Rows(
+                    columns, answer.fetchall() if limit is None else answer.fetchmany(limit)
+                )
+            except duckdb.Error:
+                self._drop_reader()
+                raise
+
+    def _open_reader(self) -> duckdb.DuckDBPyConnection:
         connection = self._connect(read_only=True)
-        try:
-            connection.execute(f"SET allowed_directories = [{literal(str(self._lake))}]")
-            connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-            _refuse_writing(connection, statement)
-            answer = connection.execute(statement)
-            columns = tuple(column[0] for column in answer.description or ())
-            rows = answer.fetchall() if limit is None else answer.fetchmany(limit)
-            return Rows(columns, rows)
-        finally:
-            connection.close()
+        connection.execute(f"SET allowed_directories = [{literal(str(self._lake))}]")
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+        return connection
+
+    def _drop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def close(self) -> None:
         with self._mutex:
             self._drop_writer()
+        with self._reading:
+            self._drop_reader()
 
     # -- connections
 
@@ -359,10 +376,8 @@ class DuckLakeTransaction:
     def _inlining(self) -> Iterator[None]:
         """Keep few changed rows in the catalog instead of in one tiny file each."""
         self._connection.execute(f"{_INLINING} = {_INLINED_ROWS}")
-        try:
-            yield
-        finally:
-            self._connection.execute(f"{_INLINING} = 0")
+        yield  # an error ends the transaction; the next one starts without inlining
+        self._connection.execute(f"{_INLINING} = 0")
 
     def delete_before(self, dataset: str, table: str, column: str, day: date) -> None:
         self._connection.execute(
@@ -439,9 +454,8 @@ def _where(equal: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def _is_conflict(error: BaseException) -> bool:
-    if isinstance(error, duckdb.TransactionException):
-        return True
-    return isinstance(error, duckdb.Error) and "database is locked" in str(error)
+    signs = ("database is locked", "Failed to commit DuckLake transaction")
+    return isinstance(error, duckdb.Error) and any(sign in str(error) for sign in signs)
 
 
 _REFUSED: dict[type[duckdb.Error], str] = {
