@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import IO, Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mirror_assets.mirroring import catalog, retention
+from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
-from mirror_assets.mirroring import retention
 from mirror_assets.mirroring import status as state
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.sources import open_source
@@ -100,6 +101,70 @@ def sql(statement: str, csv: bool, limit: int) -> None:
 
 
 @main.command()
+@click.argument("database")
+@click.option("--url", help="SQLAlchemy URL without password; else <NAME>_DATABASE_URL.")
+@click.option("--schema", help="Schema, when it is not the URL's or `public`.")
+@click.option("--write", is_flag=True, help="Write the catalog file, instead of printing it.")
+@click.option(
+    "--check", is_flag=True, help="Compare the catalog with the database; 1 if they differ."
+)
+@click.option("--inventory", is_flag=True, help="Remember its tables, for `tables: all`.")
+def discover(
+    database: str, url: str | None, schema: str | None, write: bool, check: bool, inventory: bool
+) -> None:
+    """Propose a catalog for a database, or check the one there is."""
+    settings = Settings.from_env()
+    if url is not None:
+        discovery.refuse_password(url)
+        url = settings.with_password(database, url)
+    else:
+        url = settings.database_url(database)
+    if check:
+        found = discovery.differences(settings.database(database), url)
+        for sentence in found:
+            click.echo(sentence)
+        click.echo(f"{len(found)} differences")
+        sys.exit(1 if found else 0)
+    proposal = discovery.discover(database, url, schema)
+    if inventory:
+        settings.landing().save_inventory(database, [table.name for table in proposal.tables])
+        click.echo(f"{len(proposal.tables)} tables remembered for `tables: all`")
+        return
+    _describe(proposal)
+    if write:
+        _write_catalog(settings, proposal)
+    else:
+        click.echo(discovery.to_yaml(proposal))
+
+
+def _describe(proposal: discovery.Discovery) -> None:
+    table = Table("table", "MB", "columns", "primary key", "to choose")
+    for found in proposal.tables:
+        choices = found.problem or "; ".join(found.refused.values())
+        key = ", ".join(found.primary_key) or "none"
+        table.add_row(
+            escape(found.name), str(found.size_mb), str(found.columns), escape(key), escape(choices)
+        )
+    _console(sys.stderr).print(table)
+
+
+def _write_catalog(settings: Settings, proposal: discovery.Discovery) -> None:
+    path = settings.catalog_folders[-1] / f"{proposal.database}.catalog.yaml"
+    if path.exists():
+        raise click.ClickException(f"{path} exists. Next: edit it, or compare it with --check")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(discovery.to_yaml(proposal), encoding="utf-8")
+    catalog.load(path)
+    name = proposal.database
+    click.echo(f"wrote {path}: {len(proposal.tables)} tables, {proposal.chunk_size} per chunk")
+    click.echo(
+        f"Next: set {name.upper()}_DATABASE_URL (or .._FILE), then\n"
+        f"  dagster asset materialize --select 'group:{name}' --partition <day>"
+        " -m mirror_assets.definitions"
+    )
+
+
+@main.command()
 def doctor() -> None:
     """Look at everything the mirrors need. Exits 1 when something is broken."""
     settings, warehouse = _open()
@@ -163,5 +228,6 @@ def _print(rows: Rows, *, csv: bool) -> None:
     _console().print(table)
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+def _console(file: IO[str] | None = None) -> Console:
+    stream = file or sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)

@@ -30,7 +30,7 @@ def control_key(spec: DatabaseSpec) -> dg.AssetKey:
 
 
 def table_name(spec: DatabaseSpec, table: TableSpec) -> str:
-    return f"{spec.dataset}.{warehouse_name(table.name)}"
+    return f"{spec.dataset}.{spec.storage_name(table.name)}"
 
 
 def kinds(spec: DatabaseSpec) -> set[str]:

@@ -37,7 +37,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "MIRROR_LANDING": (f"{HOME}/landing", "folder or URL where exports lie until they expire"),
     "MIRROR_SCRATCH": (f"{HOME}/scratch", "private folder for spilled data; emptied on exit"),
     "MIRROR_EXTENSIONS": (f"{HOME}/duckdb", "private folder of DuckDB's extensions"),
-    "MIRROR_CATALOG_PATH": ("", "folders with more `*.catalog.yaml` files, separated by `:`"),
+    "MIRROR_CATALOG_PATH": (
+        "catalogs",
+        "folders with more `*.catalog.yaml` files, separated by `:`",
+    ),
     "MIRROR_MEMORY": ("512MB", "memory limit of the typed load and of the warehouse, each"),
     "MIRROR_PART_MB": (str(PART_BYTES >> 20), "size at which an export starts its next file"),
     "MIRROR_SETTLE_MINUTES": (
@@ -45,6 +48,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
         "overrides every catalog's `settle_minutes` (the demo's is short)",
     ),
     "<NAME>_DATABASE_URL": ("", "SQLAlchemy URL of database `<name>`"),
+    "<NAME>_DATABASE_PASSWORD": ("", "its password, where the URL holds none"),
+    "<NAME>_DATABASE_PASSWORD_FILE": ("", "file holding that password, mode 0400"),
     "<NAME>_DATABASE_URL_FILE": (
         f"{HOME}/secrets/<name>.url",
         "file holding that URL, readable by its owner only (mode 0400)",
@@ -97,9 +102,9 @@ class Settings:
                 where="MIRROR_MEMORY",
                 remedy="use a number with its unit, such as 512MB or 2GB",
             )
-        extra = [Path(part) for part in value("MIRROR_CATALOG_PATH").split(":") if part]
+        extra = [Path(part).absolute() for part in value("MIRROR_CATALOG_PATH").split(":") if part]
         for folder in extra:
-            if not folder.is_dir():
+            if not folder.is_dir() and env.get("MIRROR_CATALOG_PATH"):
                 raise SettingsError(f"{folder} is not a folder", where="MIRROR_CATALOG_PATH")
         landing = value("MIRROR_LANDING")
         return cls(
@@ -139,21 +144,40 @@ class Settings:
     def database_url(self, name: str) -> str:
         """The URL of a database, from ``<NAME>_DATABASE_URL`` or its file. Never print it."""
         variable = f"{name.upper()}_DATABASE_URL"
-        if url := self.variables.get(variable):
-            return url
-        stated = self.variables.get(f"{variable}_FILE")
-        path = Path(stated) if stated else HOME / "secrets" / f"{name}.url"
-        if not path.is_file():
+        default = HOME / "secrets" / f"{name}.url"
+        url = self.variables.get(variable) or self._secret(f"{variable}_FILE", default)
+        if url is None:
             raise SettingsError(
                 f"neither {variable} nor {variable}_FILE names the database",
                 where=f"database {name}",
                 remedy=f"set {variable}_FILE to a file of mode 0400 that holds its URL",
             )
+        return self.with_password(name, url)
+
+    def with_password(self, name: str, url: str) -> str:
+        """A URL, completed by ``<NAME>_DATABASE_PASSWORD`` or its file where it holds none."""
+        variable = f"{name.upper()}_DATABASE_PASSWORD"
+        password = self.variables.get(variable) or self._secret(f"{variable}_FILE", None)
+        if password is None:
+            return url
+        from sqlalchemy.engine import make_url  # here: slow to import, rarely needed
+
+        parsed = make_url(url)
+        if parsed.password is not None:
+            return url
+        return parsed.set(password=password).render_as_string(hide_password=False)
+
+    def _secret(self, variable: str, default: Path | None) -> str | None:
+        """The contents of a secret file; None when no such file is named or there by default."""
+        stated = self.variables.get(variable)
+        path = Path(stated) if stated else default
+        if path is None or not path.is_file():
+            if stated:
+                raise SettingsError(f"{path} is not a file", where=variable)
+            return None
         if path.stat().st_mode & 0o077:
             raise SettingsError(
-                f"{path} can be read by others",
-                where=f"{variable}_FILE",
-                remedy=f"chmod 0400 {path}",
+                f"{path} can be read by others", where=variable, remedy=f"chmod 0400 {path}"
             )
         return path.read_text(encoding="utf-8").strip()
 

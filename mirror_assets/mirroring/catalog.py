@@ -95,6 +95,7 @@ class DatabaseEntry(_Strict):
     first_date: date = date(1, 1, 1)
     last_date: date = date(9999, 12, 31)
     layout: Literal["partitioned", "sharded"] = "partitioned"
+    shard_views: int = Field(default=14, ge=1)
     latest_view: str = Field(default="{table}_latest", pattern=r"^[\w-]*\{table\}[\w-]*$")
     compression: Literal["none", "gzip"] = "none"
     breaking_drift: BreakingDrift = "refuse"
@@ -171,6 +172,15 @@ class DatabaseSpec(_Strict):
         """Whether the catalog leaves a source table out on purpose."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.entry.exclude)
 
+    def storage_name(self, table: str) -> str:
+        """The warehouse table that holds all days of a table."""
+        name = names.warehouse_name(table)
+        return f"{name}_shards" if self.entry.layout == "sharded" else name
+
+    def shard_name(self, table: str, day: date) -> str:
+        """The view of one day of a table in the sharded layout."""
+        return f"{names.warehouse_name(table)}_{day:%Y%m%d}"
+
     def view_name(self, table: str) -> str:
         """The latest view of a table."""
         return self.entry.latest_view.format(table=names.warehouse_name(table))
@@ -215,6 +225,15 @@ def load(path: Path, inventory: Inventory = lambda _database: None) -> DatabaseS
         entry = DatabaseEntry.model_validate(raw)
     except ValidationError as error:
         raise CatalogError(_explain(error), where=f"catalog {path}") from None
+    return of_entry(entry, path, inventory)
+
+
+def of_entry(
+    entry: DatabaseEntry,
+    path: Path = Path("(proposed)"),
+    inventory: Inventory = lambda _database: None,
+) -> DatabaseSpec:
+    """The spec of a catalog's contents. Raises CatalogError."""
     entries = _table_entries(entry, path, inventory)
     names.check_tables(entry.database, entries)
     _check_values(entry, entries, path)

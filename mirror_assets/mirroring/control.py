@@ -112,6 +112,22 @@ def latest_views(dataset: str) -> dict[str, str]:
     }
 
 
+def errors_shard(dataset: str, day: date) -> tuple[str, str]:
+    """Name and statement of the sharded layout's errors of one day, as the importer named them.
+
+    Only the last attempt of each table counts, so a later run replaces an earlier one's errors.
+    """
+    return (
+        f"{dataset}_errors_{day:%Y%m%d}",
+        f'SELECT e."table" AS "tableName", e.error AS "errorMsg",'
+        ' coalesce(e.row_text, \'\') AS "rawLine", CAST(e.load_time AS TIMESTAMP) AS "timestamp"'
+        f' FROM "{dataset}"."{ERRORS.name}" AS e JOIN (SELECT * FROM "{dataset}"."{METADATA.name}"'
+        f" WHERE partition = DATE '{day}' QUALIFY row_number() OVER (PARTITION BY TABLE_NAME"
+        " ORDER BY BQ_LOAD_TIME DESC) = 1) AS m ON e.run_id = m.run_id"
+        ' AND e.partition = m.partition AND e."table" = m.TABLE_NAME',
+    )
+
+
 def sli_tables(database: str) -> tuple[ControlTable, ...]:
     """The three SLI series of a database."""
     return coverage_table(database), freshness_table(database), age_table(database)

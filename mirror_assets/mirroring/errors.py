@@ -70,6 +70,7 @@ class UnsupportedType(PermanentError):  # noqa: N818 - the kinds read as nouns
     """A source column has a type nobody has mapped."""
 
     kind = "unsupported_type"
+    column: str | None = None
 
 
 class SourceFault(PermanentError):  # noqa: N818

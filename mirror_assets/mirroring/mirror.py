@@ -205,12 +205,21 @@ class MirrorRun:
     def _reusable(
         self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None
     ) -> Manifest | None:
-        """An export to load instead of reading the source: of another day, or of this refresh."""
+        """An export to load instead of reading the source: of another day, or of this refresh.
+
+        A table that was rebuilt alone since its export is read again.
+        """
         found = self._landing.find(self._spec.name, table.name, self._partition)
-        if snapshot is None or instant is None:
+        if snapshot is None or instant is None or found is None:
             return found
-        is_same = found is not None and found.refreshed_at == instant.refreshed_at
-        return found if is_same and instant.refreshed_at is not None else None
+        state = snapshot.tables().get(table.name)
+        is_same = (
+            instant.refreshed_at is not None
+            and found.refreshed_at == instant.refreshed_at
+            and state is not None
+            and found.source_info.get("create_time") == state.info.get("create_time")
+        )
+        return found if is_same else None
 
     def _refusal(self, table: TableSpec, instant: Instant | None) -> MirrorError:
         """Why a partition can be neither copied nor replayed."""

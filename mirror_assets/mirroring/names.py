@@ -14,7 +14,7 @@ _NOT_WAREHOUSE = re.compile(r"""[^\w \-]|[\x00-\x1f]""")
 _RESERVED = re.compile(
     r"^(MIRROR_|_PARTITION|_TABLE_|_FILE_|_ROW_TIMESTAMP|__ROOT__)", re.IGNORECASE
 )
-_SUFFIXED = re.compile(r"^(?P<base>.+)_(latest|depr_\d+|\d{8})$", re.IGNORECASE)
+_SUFFIXED = re.compile(r"^(?P<base>.+)_(latest|shards|depr_\d+|\d{8})$", re.IGNORECASE)
 
 PARTITION_COLUMN = "_PARTITIONDATE"
 

@@ -34,6 +34,8 @@ from mirror_assets.mirroring.typed import SENTENCES, ColumnDigest, LoadedPart, R
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
 _log = logging.getLogger(__name__)
+#: Views of older days dropped per publication: usually one is due, a few more catch up.
+_SHARDS_DROPPED = 5
 _HISTORY = (
     "TABLE_NAME",
     "partition",
@@ -205,7 +207,7 @@ def _publish_one(
 ) -> _Outcome:
     if item.error is not None or item.manifest is None:
         return _Outcome(Drift(), item.error)
-    table = warehouse_name(item.table.name)
+    table = context.spec.storage_name(item.table.name)
     source = _as_published(item.manifest.schema)
     drift = Drift()
     try:
@@ -218,7 +220,27 @@ def _publish_one(
     tx.replace_partition(context.spec.dataset, table, context.partition, item.files)
     newest = max([row["partition"] for row in history] + [context.partition])
     tx.latest_view(context.spec.dataset, context.spec.view_name(item.table.name), table, newest)
+    if context.spec.entry.layout == "sharded":
+        _shard_views(tx, context, item.table, table, history)
     return _Outcome(drift, None)
+
+
+def _shard_views(
+    tx: Transaction,
+    context: _Context,
+    table: TableSpec,
+    storage: str,
+    history: Sequence[Row],
+) -> None:
+    """One view per day, for the newest days of the catalog's ``shard_views``."""
+    spec = context.spec
+    days = sorted({row["partition"] for row in history} | {context.partition}, reverse=True)
+    if context.partition in days[: spec.entry.shard_views]:
+        shard = spec.shard_name(table.name, context.partition)
+        tx.latest_view(spec.dataset, shard, storage, context.partition)
+    first = spec.entry.shard_views
+    for old in days[first : first + _SHARDS_DROPPED]:
+        tx.drop_view(spec.dataset, spec.shard_name(table.name, old))
 
 
 def _history(tx: Transaction, context: _Context, tables: Sequence[str]) -> dict[str, list[Row]]:
@@ -310,7 +332,7 @@ def _follow(
     history: Sequence[Row],
 ) -> None:
     """Create or evolve the warehouse table, or set it aside. Raises DriftRefused."""
-    dataset, table = context.spec.dataset, warehouse_name(spec.name)
+    dataset, table = context.spec.dataset, context.spec.storage_name(spec.name)
     if tx.schema(dataset, table) is None:
         tx.create_table(dataset, table, source, partitioned=True)
     elif not drift.breaking:
@@ -381,6 +403,8 @@ def _record(
     metadata = [_metadata_row(context, item, outcome) for item, outcome in outcomes]
     errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
     tx.replace_rows(dataset, control.METADATA.name, metadata, TABLE_NAME=tables, **mine)
+    if context.spec.entry.layout == "sharded":
+        tx.view(dataset, *control.errors_shard(dataset, context.partition))
     tx.replace_rows(dataset, control.ERRORS.name, errors, table=tables, **mine)
 
     attempts = tx.select(dataset, control.METADATA.name, _HISTORY, partition=context.partition)

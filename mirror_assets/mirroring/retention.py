@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from mirror_assets.mirroring import control
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.landing import Landing
-from mirror_assets.mirroring.names import PARTITION_COLUMN, warehouse_name
+from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
 
@@ -34,6 +34,6 @@ def _expire_rows(tx: Transaction, spec: DatabaseSpec, now: datetime) -> None:
         return
     oldest = (now - timedelta(days=retention.lake_days)).date()
     for table in spec.tables:
-        name = warehouse_name(table.name)
+        name = spec.storage_name(table.name)
         if tx.schema(spec.dataset, name) is not None:
             tx.delete_before(spec.dataset, name, PARTITION_COLUMN, oldest)

@@ -145,11 +145,13 @@ def column_of(kind: str, table: str, column: SourceColumn, policy: TypePolicy) -
     """
     mapping = MAPPINGS[kind].get(column.data_type)
     if mapping is None:
-        raise UnsupportedType(
+        fault = UnsupportedType(
             f"column {column.name} has type {column.full_type}, which has no mapping",
             where=table,
             remedy="exclude the column in the catalog, or map the type in mirroring/types.py",
         )
+        fault.column = column.name
+        raise fault
     logical = mapping(column, policy)
     is_hex = (kind == "mysql" and column.data_type in _BINARY_TYPES) or column.data_type == "bytea"
     return Column(

@@ -8,13 +8,30 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pymysql.cursors import Cursor
 
+from mirror_assets.sample.generator import (
+    CITIES,
+    CREDENTIALS,
+    PHRASES,
+    SPECIALTIES,
+    STREETS,
+    Cell,
+    Flaw,
+    Progress,
+    Row,
+    full_name,
+    npi,
+    optional,
+    phone,
+    plain,
+)
+from mirror_assets.sample.generator import SPECIAL_TEXTS as _SPECIAL_TEXTS
+from mirror_assets.sample.generator import BadRow as BadRow
 from mirror_assets.sample.servers import MariaDB
 
 ARCHIVE_SCHEMA = "elation_archive"
@@ -31,10 +48,6 @@ BIG_TABLE = "visit_note_bullet_big"
 INVALID_BYTES = b"\xed\xa0\xbd\xed\xb8\x80"
 
 _STRICT = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
-
-Progress = Callable[[str], None]
-Cell = str | int | float | bytes | datetime | date | None
-Row = tuple[Cell, ...]
 
 
 # --- Tables ---------------------------------------------------------------------------------
@@ -427,30 +440,12 @@ def row_counts(scale: float) -> dict[str, int]:
 # --- Rows known to be bad -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """One cell that a faithful copy must report instead of changing."""
-
-    table: str
-    key: dict[str, object]
-    column: str
-    kind: str
-
-
-class _Flaw(NamedTuple):
-    table: str
-    column: str
-    kind: str
-    rows: int
-    literal: str
-
-
 _FLAWS = (
-    _Flaw("patient", "dob", "invalid_date", 1, "'2021-00-15'"),
-    _Flaw("patient_immunization", "administered_date", "out_of_range", 2, "'9999-12-31'"),
-    _Flaw("visit_note", "meds_reconciled", "not_boolean", 1, "2"),
-    _Flaw("med_order", "last_modified", "zero_date", 2, "'0000-00-00 00:00:00'"),
-    _Flaw(
+    Flaw("patient", "dob", "invalid_date", 1, "'2021-00-15'"),
+    Flaw("patient_immunization", "administered_date", "out_of_range", 2, "'9999-12-31'"),
+    Flaw("visit_note", "meds_reconciled", "not_boolean", 1, "2"),
+    Flaw("med_order", "last_modified", "zero_date", 2, "'0000-00-00 00:00:00'"),
+    Flaw(
         "referral_order",
         "body",
         "invalid_encoding",
@@ -469,60 +464,14 @@ def known_bad(scale: float = 1.0, seed: int = 2021) -> list[BadRow]:
     ]
 
 
-def _flawed_rows(flaw: _Flaw, scale: float, seed: int) -> list[int]:
+def _flawed_rows(flaw: Flaw, scale: float, seed: int) -> list[int]:
     rng = random.Random(f"{seed}:flaw:{flaw.table}")
     return sorted(rng.sample(range(row_counts(scale)[flaw.table]), flaw.rows))
 
 
 # --- Words ----------------------------------------------------------------------------------
 
-_FIRST_NAMES = ("Alpha", "Bravo", "Delta", "Echo", "Juliett", "Oscar", "Quebec", "Sierra", "Zoë")
-_LAST_NAMES = (
-    "Testwell",
-    "Sampleton",
-    "Mockford",
-    "Fauxley",
-    "O'Placeholder",
-    "Dummy-Data",
-    "Exämple",
-)
-_CITIES = (("Samplebrook", "NY"), ("Mockville", "CT"), ("Fauxton", "MA"), ("Testboro", "NC"))
-_STREETS = ("Example Ave", "Placeholder St", "Specimen Rd", "Fixture Blvd, Rear")
-_SPECIALTIES = ("Family Medicine", "Internal Medicine", "Psychiatry", "Nephrology, Hypertension")
-_CREDENTIALS = ("MD", "DO", "NP", "PA-C", "RN, BSN")
 _STAFF_TITLES = ("Front Desk", "Medical Assistant", "Care Coordinator")
-_PHRASES = (
-    "Patient reports feeling better since last visit",
-    "Blood pressure 138/86, repeat 132/84",
-    "Denies chest pain, palpitations, or shortness of breath",
-    "Continue metformin 500 mg twice daily with food",
-    "Follow up in 4 weeks",
-    "Lungs clear to auscultation bilaterally",
-    "Discussed diet and exercise; member agrees to walk daily",
-    "A1c 8.2% (was 9.1%)",
-    "Mood stable, PHQ-9 score 6",
-    "No medication changes today",
-    "Trace edema of both ankles",
-    "Reviewed hospital discharge summary with caregiver",
-    "Needs transportation for the next appointment",
-    "Foot exam: monofilament sensation intact",
-    "Started lisinopril 10 mg daily, check potassium in 2 weeks",
-    "Food pantry referral given",
-)
-_SPECIAL_TEXTS = (
-    'States the pain is "always there", worse at night',
-    "Plan:\n- labs, fasting\n- recheck in 2 wks\n",
-    "Member is thankful 🙂 and motivated 💪🏽",
-    "BP\t150/90\tpulse\t72",
-    r"See shared folder \\records\scan\new.pdf and C:\notes",
-    "Habla español; señora Muestra, dolor crónico: 3 días",
-    "Carriage\r\nreturn from a pasted fax",
-    "NULL",
-    "",
-    "  leading and trailing blanks  ",
-    "'single', \"double\", `back` and , only, commas,",
-    r"literal \N and \n stay literal",
-)
 _SECTIONS = ("Reason", "HPI", "Med", "PE", "Assessment", "Plan", "Followup")
 _VISIT_NAMES = (
     "Office Visit Note",
@@ -639,28 +588,28 @@ class _Rows:
         return map(maker, range(count))
 
     def practice(self, i: int) -> Row:
-        city, state = _CITIES[i % len(_CITIES)]
+        city, state = CITIES[i % len(CITIES)]
         return (
             _id("practice", i),
             f"{city} Sample Practice {i + 1}",
-            f"{100 + i} {_STREETS[i % len(_STREETS)]}",
-            _optional(i, f"Suite {i + 1}"),
+            f"{100 + i} {STREETS[i % len(STREETS)]}",
+            optional(i, f"Suite {i + 1}"),
             city,
             state,
             f"{10000 + 37 * i:05}",
-            _phone(i),
-            _optional(i + 5, _phone(i + 1)),
+            phone(i),
+            optional(i + 5, phone(i + 1)),
         )
 
     def user(self, i: int) -> Row:
         physician = i % 2 == 0
-        first, last = _name(i)
+        first, last = full_name(i)
         # A user type of empty text occurs in the source.
         user_type = "" if i % 10 == 9 else "physician" if physician else "office_staff"
         tag = "+elation" if i % 3 == 0 else ""
         return (
             _id("user", i),
-            f"{_plain(first)}.{_plain(last)}{i}{tag}@example.org",
+            f"{plain(first)}.{plain(last)}{i}{tag}@example.org",
             0 if i % 11 == 10 else 1,
             _id("practice", self._practice_of(i)),
             first,
@@ -669,32 +618,32 @@ class _Rows:
             user_type,
             None if physician else _id("office_staff", i // 2),
             _id("physician", i // 2) if physician else None,
-            _SPECIALTIES[i // 2 % len(_SPECIALTIES)] if physician else None,
-            _CREDENTIALS[i % len(_CREDENTIALS)] if i % 7 else None,
-            _npi(i) if physician else None,
+            SPECIALTIES[i // 2 % len(SPECIALTIES)] if physician else None,
+            CREDENTIALS[i % len(CREDENTIALS)] if i % 7 else None,
+            npi(i) if physician else None,
         )
 
     def physician(self, i: int) -> Row:
-        specialty = _SPECIALTIES[i % len(_SPECIALTIES)]
-        return (_id("physician", i), _id("user", 2 * i), _npi(2 * i), specialty)
+        specialty = SPECIALTIES[i % len(SPECIALTIES)]
+        return (_id("physician", i), _id("user", 2 * i), npi(2 * i), specialty)
 
     def office_staff(self, i: int) -> Row:
         title = _STAFF_TITLES[i % len(_STAFF_TITLES)]
-        return (_id("office_staff", i), _id("user", 2 * i + 1), _optional(i, title))
+        return (_id("office_staff", i), _id("user", 2 * i + 1), optional(i, title))
 
     def service_location(self, i: int) -> Row:
-        city, state = _CITIES[i % len(_CITIES)]
+        city, state = CITIES[i % len(CITIES)]
         created = self._time()
         gone = i % 5 == 4
         return (
             _id("service_location", i),
             _id("practice", i % self._counts["practice"]),
-            f"{500 + i} {_STREETS[i % len(_STREETS)]}",
-            _optional(i, f"Floor {i + 1}"),
+            f"{500 + i} {STREETS[i % len(STREETS)]}",
+            optional(i, f"Floor {i + 1}"),
             city,
             state,
             f"{10000 + 37 * i:05}",
-            _phone(i),
+            phone(i),
             None,
             1 if i < self._counts["practice"] else 0,
             created,
@@ -704,7 +653,7 @@ class _Rows:
         )
 
     def patient(self, i: int) -> Row:
-        first, last = _name(7 * i + 3)
+        first, last = full_name(7 * i + 3)
         physician = self._physician()
         modified = self._time()
         return (
@@ -723,7 +672,7 @@ class _Rows:
     def patient_insurance(self, i: int) -> Row:
         patients = self._counts["patient"]
         rank = ("primary", "secondary", "tertiary")[min(i // patients, 2)]
-        return (_id("patient", i % patients), f"SMP{i * 7919 % 10**9:09}", rank)
+        return (_id("patient", i % patients), _insurance_number(i), rank)
 
     def patient_immunization(self, i: int) -> Row:
         cvx, name = _VACCINES[i % len(_VACCINES)]
@@ -732,7 +681,7 @@ class _Rows:
             _id("patient_immunization", i),
             self._any("patient"),
             name,
-            _optional(i, "Sample Vaccines, Inc."),
+            optional(i, "Sample Vaccines, Inc."),
             ("Intramuscular", "Subcutaneous", None)[i % 3],
             given.date() if i % 12 else None,
             (given + timedelta(days=365)).date(),
@@ -759,7 +708,7 @@ class _Rows:
         code_type = _CODE_TYPES[i // 2 % len(_CODE_TYPES)]
         is_icd = code_type is not None and code_type.lower() == "icd10"
         coded = code if is_icd else _CPT[i // 2 % len(_CPT)]
-        concept = _optional(i, "Sample concept")
+        concept = optional(i, "Sample concept")
         return (key, practice, f"{description} ({i})", description, code_type, coded, concept)
 
     def visit_note(self, i: int) -> Row:
@@ -782,7 +731,7 @@ class _Rows:
             gone,
             visit.signed,
             0 if i % 50 else 1,
-            _optional(i, "Hospital discharge"),
+            optional(i, "Hospital discharge"),
             (1, 0, None)[i % 3],
             (None, 1, 1, 0)[i % 4],
         )
@@ -841,7 +790,7 @@ class _Rows:
             _id("lab_report", i),
             self._any("patient"),
             _id("practice", self._practice_of(physician)),
-            _optional(i, "Basic metabolic panel, fasting"),
+            optional(i, "Basic metabolic panel, fasting"),
             ("Lab", "Imaging", "", None)[i % 4],
             f"REQ-{i:07}",
             collected,
@@ -871,7 +820,7 @@ class _Rows:
             f"B{i:08}" if i % 4 else None,
             ("billed", "unbilled", "BilledError", "", None)[i % 5],
             'Rejected: missing modifier, see "box 24"' if i % 5 == 2 else None,
-            _optional(i + 3, "Dr. Echo Sampleton"),
+            optional(i + 3, "Dr. Echo Sampleton"),
             "NY" if i % 3 else None,
             created + timedelta(days=2) if i % 5 == 0 else None,
             created if i % 7 == 0 else None,
@@ -924,7 +873,7 @@ class _Rows:
             _id("user", visit.user),
             _APPOINTMENT_TYPES[i % len(_APPOINTMENT_TYPES)],
             self._optional_text(i),
-            _optional(i, 'Bring logbook, "blue" card'),
+            optional(i, 'Bring logbook, "blue" card'),
             (30, 60, 15, 45, None)[i % 5],
             visit.start.replace(minute=visit.start.minute // 15 * 15),
             created,
@@ -967,14 +916,14 @@ class _Rows:
             (ndc, ndc.replace("-", "."), f"'{ndc}'", f" {ndc.replace('-', '')} ", None)[i % 5],
             f"{name} {strength} {form}",
             self._text(i),
-            _optional(i, 'Dispense as written; call "first"'),
+            optional(i, 'Dispense as written; call "first"'),
             created.date() if i % 6 else None,
         )
 
     def referral_order(self, i: int) -> Row:
         physician = self._physician()
         created = self._time()
-        first, last = _name(3 * i + 1)
+        first, last = full_name(3 * i + 1)
         return (
             _id("referral_order", i),
             self._any("patient"),
@@ -983,13 +932,13 @@ class _Rows:
             created,
             created + timedelta(hours=6),
             self._rarely(created),
-            _optional(i, "Sample Cardiology Group, PC"),
+            optional(i, "Sample Cardiology Group, PC"),
             first if i % 4 else "",
             last if i % 4 else " ",
-            _CREDENTIALS[i % len(_CREDENTIALS)],
-            _npi(1000 + i) if i % 5 else None,
-            _SPECIALTIES[i % len(_SPECIALTIES)],
-            f"Referral: {_PHRASES[i % len(_PHRASES)]}",
+            CREDENTIALS[i % len(CREDENTIALS)],
+            npi(1000 + i) if i % 5 else None,
+            SPECIALTIES[i % len(SPECIALTIES)],
+            f"Referral: {PHRASES[i % len(PHRASES)]}",
             self._text(i),
             ("fax", "print", "direct", None)[i % 4],
         )
@@ -1023,7 +972,7 @@ class _Rows:
     def vendor_job_log(self, i: int) -> Row:
         begin = _FIRST_DAY + timedelta(days=_DAYS + i, hours=20)
         end = begin + timedelta(minutes=30 + i) if i % 4 else None
-        return (_id("vendor_job_log", i), "hosted_db_rebuild", begin, end, _optional(i, "done"))
+        return (_id("vendor_job_log", i), "hosted_db_rebuild", begin, end, optional(i, "done"))
 
     def _encounters(self, table: str) -> list[_Visit]:
         count = self._counts[table]
@@ -1075,7 +1024,7 @@ class _Rows:
     def _text(self, i: int) -> str:
         if i % 7 == 0:
             return _SPECIAL_TEXTS[i // 7 % len(_SPECIAL_TEXTS)]
-        return ". ".join(self._rng.choices(_PHRASES, k=1 + i % 4))
+        return ". ".join(self._rng.choices(PHRASES, k=1 + i % 4))
 
     def _optional_text(self, i: int) -> str | None:
         return None if i % 5 == 0 else self._text(i)
@@ -1085,25 +1034,73 @@ def _id(table: str, index: int) -> int:
     return _BASE_ID + TABLES.index(table) * 1_000_000_000 + 1 + index
 
 
-def _optional(i: int, value: str) -> str | None:
-    """The value, now and then absent, empty or the word NULL."""
-    return {0: None, 3: "", 6: "NULL"}.get(i % 11, value)
+# --- What other sample databases know ---------------------------------------------------------
 
 
-def _name(i: int) -> tuple[str, str]:
-    return _FIRST_NAMES[i % len(_FIRST_NAMES)], _LAST_NAMES[i // 2 % len(_LAST_NAMES)]
+class Patient(NamedTuple):
+    """A patient as another system would know the person; ``id`` is the MRN."""
+
+    id: int
+    first_name: str
+    last_name: str
+    birth_date: date
+    sex: str | None
+    insurance: str | None
 
 
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isascii() and letter.isalpha())
+class User(NamedTuple):
+    """A login; its e-mail address may carry a ``+tag``."""
+
+    id: int
+    email: str
+    first_name: str
+    last_name: str
+    npi: str | None
+    credentials: str | None
 
 
-def _phone(i: int) -> str:
-    return f"(555) 01{i % 100:02}-{i * 31 % 10000:04}"
+class Appointment(NamedTuple):
+    """An appointment with a patient; the times are wall time of the US Pacific coast."""
+
+    patient: int
+    physician: User
+    kind: str | None
+    minutes: int | None
+    start: datetime
+    created: datetime
 
 
-def _npi(i: int) -> str:
-    return f"{1_900_000_000 + i * 101}"
+def patients(scale: float = 1.0, seed: int = 2021) -> list[Patient]:
+    """Every patient of the sample, with true birth dates."""
+    counts = row_counts(scale)
+    insured = counts["patient_insurance"]
+    rows = _Rows(counts, seed).of("patient", counts["patient"])
+    return [
+        Patient(*row[:5], _insurance_number(i) if i < insured else None)  # type: ignore[call-arg, arg-type]
+        for i, row in enumerate(rows)
+    ]
+
+
+def users(scale: float = 1.0, seed: int = 2021) -> list[User]:
+    """Every login of the sample."""
+    counts = row_counts(scale)
+    rows = _Rows(counts, seed).of("user", counts["user"])
+    return [User(row[0], row[1], row[4], row[5], row[12], row[11]) for row in rows]  # type: ignore[arg-type]
+
+
+def appointments(scale: float = 1.0, seed: int = 2021) -> list[Appointment]:
+    """Every appointment that is a patient's; the others only block time."""
+    counts = row_counts(scale)
+    people = {user.id: user for user in users(scale, seed)}
+    return [
+        Appointment(row[1], people[row[2]], row[3], row[6], row[7], row[8])  # type: ignore[arg-type, index]
+        for row in _Rows(counts, seed).of("appointment", counts["appointment"])
+        if row[1] is not None
+    ]
+
+
+def _insurance_number(i: int) -> str:
+    return f"SMP{i * 7919 % 10**9:09}"
 
 
 # --- Refreshed rows -------------------------------------------------------------------------
@@ -1356,7 +1353,7 @@ def _await_next_second(cursor: Cursor, schema: str) -> None:
     """CREATE_TIME counts whole seconds: a table rebuilt within one would seem unchanged."""
     while True:
         cursor.execute(
-            "SELECT MAX(create_time) >= NOW() FROM information_schema.tables "
+            "SELECT MAoptional(create_time) >= NOW() FROM information_schema.tables "
             "WHERE table_schema = %s",
             (schema,),
         )
@@ -1424,7 +1421,7 @@ def big_table(server: MariaDB, *, schema: str, rows: int = 3_000_000) -> None:
         cursor.execute("SET SESSION unique_checks = 0, foreign_key_checks = 0")
         cursor.execute(
             f"INSERT INTO `{BIG_TABLE}` SELECT {_BIG_VALUES} FROM seq_1_to_{rows}",
-            (". ".join(_PHRASES).replace(",", ";"),),
+            (". ".join(PHRASES).replace(",", ";"),),
         )
         cursor.execute(f"ANALYZE TABLE `{BIG_TABLE}`")
     server.create_reader(schema)

@@ -209,21 +209,22 @@ def test_time_travel_until_the_snapshots_expire(lake: DuckLakeWarehouse) -> None
     assert column(lake, "SELECT v FROM clinic.visit") == [2]
 
 
-@pytest.mark.parametrize(
-    "table", ["a b", "é", 'say "hi"', "it's", "select", "order by", "50%", "a[1]*?", "p=q"]
-)
-def test_hostile_table_names(lake: DuckLakeWarehouse, table: str) -> None:
-    name = warehouse_name(table)
-    file = stage(lake, table, DAY, v=[7])
+def test_hostile_table_names(lake: DuckLakeWarehouse) -> None:
+    hostile = ("a b", "é", 'say "hi"', "it's", "select", "order by", "50%", "a[1]*?", "p=q")
+    for number, table in enumerate(hostile):
+        name = warehouse_name(table)
+        file = stage(lake, table, DAY, v=[number])
 
-    def body(tx: DuckLakeTransaction) -> None:
-        tx.create_table("clinic", name, schema(v="INT64"), partitioned=True)
-        tx.replace_partition("clinic", name, DAY, [file])
-        tx.latest_view("clinic", f"{name}_latest", name, DAY)
+        def body(tx: DuckLakeTransaction, name: str = name, file: Path = file) -> None:
+            tx.create_table("clinic", name, schema(v="INT64"), partitioned=True)
+            tx.replace_partition("clinic", name, DAY, [file])
+            tx.latest_view("clinic", f"{name}_latest", name, DAY)
 
-    lake.commit(body)
+        lake.commit(body)
 
-    assert column(lake, f"SELECT v FROM clinic.{sql(name + '_latest')}") == [7]
+    for number, table in enumerate(hostile):
+        view = sql(warehouse_name(table) + "_latest")
+        assert column(lake, f"SELECT v FROM clinic.{view}") == [number]
 
 
 def test_hostile_columns_and_five_hundred_of_them(lake: DuckLakeWarehouse) -> None:

@@ -165,6 +165,20 @@ def test_a_retry_of_the_same_refresh_does_not_read_the_source_again(bench: Bench
     assert (rebuilt.replayed, rebuilt.loaded) == (False, 4)
 
 
+def test_a_table_rebuilt_alone_is_read_again_and_the_others_are_not(bench: Bench) -> None:
+    _make(bench, "t1", "t2")
+    rule = {"rule": "vendor", "cron": "0 5 * * *", "settle_minutes": 0, "share": 0.5}
+    spec = bench.catalog(["t1", "t2"], refresh=rule)
+    first = bench.mirror_day(spec)
+    bench.next_second()
+    bench.run("DROP TABLE t2")
+    _make(bench, "t2", rows=5)
+    again = bench.mirror_day(spec)
+    assert {name: report.replayed for name, report in again.items()} == {"t1": True, "t2": False}
+    assert again["t2"].refreshed_at == first["t2"].refreshed_at
+    assert bench.rows("t2_latest", "count(*)") == bench.rows("t2", "count(*)") == [(5,)]
+
+
 @pytest.mark.parametrize("damage", ["manifest gone", "manifest torn", "part torn", "part gone"])
 def test_an_incomplete_export_does_not_exist(bench: Bench, damage: str) -> None:
     _make(bench, "t")

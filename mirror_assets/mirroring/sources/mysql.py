@@ -13,22 +13,14 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pymysql
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
-from mirror_assets.mirroring import names, types
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.dialect import Formatter
-from mirror_assets.mirroring.errors import (
-    MirrorError,
-    RefreshLanded,
-    SettingsError,
-    SourceFault,
-    SourceUnavailable,
-)
+from mirror_assets.mirroring.errors import MirrorError, SourceFault
 from mirror_assets.mirroring.landing import ExportWriter, Isolation
 from mirror_assets.mirroring.redact import driver_error
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.sources import common
 from mirror_assets.mirroring.sources.base import MASK, TableState
 from mirror_assets.mirroring.types import SourceColumn
 
@@ -43,6 +35,7 @@ _DRIVER_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     *((_fast.MySQLError,) if _fast else ()),
 )
+_EXAMPLE = "mysql+pymysql://user:password@host:port/schema"
 _BATCH_BYTES = 1 << 20
 _MAX_BATCH_ROWS = 2000
 _CONNECT_SECONDS = 15
@@ -59,7 +52,7 @@ class MySQLSource:
 
     def __init__(self, spec: DatabaseSpec, url: str, *, driver: str = "auto") -> None:
         self._spec = spec
-        self._url = _parsed(url, spec.name)
+        self._url = common.parsed(url, spec.name, _EXAMPLE)
         self._schema = spec.entry.source_schema or self._url.database or spec.name
         self._driver = _fast if driver == "auto" and _fast is not None else pymysql
 
@@ -187,31 +180,8 @@ class MySQLSnapshot:
         return self._states
 
     def schema(self, table: TableSpec) -> TableSchema:
-        where = f"{self._spec.name}/{table.name}"
-        found = self._columns.get(table.name)
-        if table.name not in self._states or not found:
-            raise SourceFault(
-                "the source has no such table, or the login may not read it",
-                where=where,
-                remedy="check the table's name in the catalog and GRANT SELECT on the schema",
-            )
-        unknown = {*table.exclude_columns, *table.masked_columns} - {c.name for c in found}
-        if unknown:
-            raise SourceFault(
-                f"the catalog excludes or masks column {sorted(unknown)[0]!r}, which is not there",
-                where=where,
-                remedy="correct the table's entry in the catalog",
-            )
-        kept = [column for column in found if column.name not in table.exclude_columns]
-        if not kept:
-            raise SourceFault(
-                "the catalog excludes every column",
-                where=where,
-                remedy="keep one column, or leave the table out",
-            )
-        names.check_columns(where, (column.name for column in kept))
-        columns = tuple(self._mirrored(where, table, column) for column in kept)
-        return TableSchema(columns, table.primary_key or self._keys.get(table.name, ()))
+        found = self._columns.get(table.name) if table.name in self._states else None
+        return common.mirrored(self._spec, table, found, self._keys.get(table.name, ()))
 
     def count(self, table: TableSpec) -> int:
         rows = self._connection.execute(f"SELECT COUNT(*) FROM {_quote(table.name)}")
@@ -243,21 +213,11 @@ class MySQLSnapshot:
         now = _utc(rows[0][0]) if rows else None
         state = self._states.get(table.name)
         if state is None or now != state.created_at:
-            raise RefreshLanded(
-                "the table was rebuilt while it was being read",
-                where=f"{self._spec.name}/{table.name}",
-                remedy="nothing was published; the run is tried again on the new refresh",
-            )
+            where = f"{self._spec.name}/{table.name}"
+            raise common.changed("was rebuilt while it was being read", where)
 
     def release(self) -> None:
         self._connection.execute("ROLLBACK TO SAVEPOINT mirror")
-
-    def _mirrored(self, where: str, table: TableSpec, column: SourceColumn) -> Column:
-        if column.name in table.masked_columns:
-            return Column(
-                column.name, f"masked {column.full_type}", types.STRING, not column.nullable
-            )
-        return types.column_of("mysql", where, column, self._spec.types)
 
     def _read_columns(self) -> dict[str, list[SourceColumn]]:
         rows = self._connection.execute(
@@ -290,19 +250,6 @@ class MySQLSnapshot:
         for table, column in rows:
             keys[table] = (*keys.get(table, ()), column)
         return keys
-
-
-def _parsed(url: str, database: str) -> URL:
-    """The URL; SQLAlchemy's own errors may quote its password."""
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        raise SettingsError(
-            "the database URL cannot be read",
-            where=f"database {database}",
-            remedy="write mysql+pymysql://user:password@host:port/schema and percent-encode"
-            " special characters of the password",
-        ) from None
 
 
 def _select(column: Column, table: TableSpec) -> str:
@@ -374,26 +321,10 @@ def _translate(error: Exception, where: str) -> MirrorError:
     code = next((arg for arg in error.args if isinstance(arg, int)), None)
     shown = driver_error(error)
     if code in _CHANGED:
-        return RefreshLanded(
-            f"the table is {_CHANGED[code]} since the snapshot began ({shown})",
-            where=where,
-            remedy="nothing was published; the run is tried again on the new refresh",
-        )
+        return common.changed(f"is {_CHANGED[code]} since the snapshot began ({shown})", where)
     if code in _DENIED:
-        return SourceFault(
-            f"access denied ({shown})",
-            where=where,
-            remedy="check the login in <NAME>_DATABASE_URL and GRANT SELECT on the schema",
-        )
+        return common.denied(shown, where)
     is_dropped = code is None or code == 0 or code in _UNREACHABLE or code in _TRANSIENT
     if is_dropped or isinstance(error, (OSError, TimeoutError)):
-        return SourceUnavailable(
-            f"the connection failed or was cut ({shown})",
-            where=where,
-            remedy="try again; if it lasts, check the host, the tunnel and the vendor's status",
-        )
-    return SourceFault(
-        f"the server refused the statement ({shown})",
-        where=where,
-        remedy="look the code up in the server's manual; other tables are not affected",
-    )
+        return common.unavailable(shown, where)
+    return common.refused(shown, where)

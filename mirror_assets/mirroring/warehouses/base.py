@@ -50,6 +50,9 @@ class Transaction(Protocol):
     def view(self, dataset: str, view: str, statement: str) -> None:
         """Create or replace a view over a statement in the warehouse's SQL."""
 
+    def drop_view(self, dataset: str, view: str) -> None:
+        """Remove a view, if it is there."""
+
     def select(
         self, dataset: str, table: str, columns: Sequence[str], /, **equal: Any
     ) -> list[dict[str, Any]]:

@@ -335,6 +335,9 @@ class DuckLakeTransaction:
             f" WHERE {PARTITION_COLUMN} = DATE '{day}'",
         )
 
+    def drop_view(self, dataset: str, view: str) -> None:
+        self._connection.execute(f"DROP VIEW IF EXISTS {_path(dataset, view)}")
+
     def view(self, dataset: str, view: str, statement: str) -> None:
         self._connection.execute(f"CREATE OR REPLACE VIEW {_path(dataset, view)} AS {statement}")
 
