@@ -1,4 +1,4 @@
-"""One private MariaDB for the session, and a bench: a whole mirror in a temporary folder."""
+"""Private servers for the session, and a bench: a whole mirror in a temporary folder."""
 
 from __future__ import annotations
 
@@ -20,16 +20,27 @@ from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.names import sql
 from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.schema import TableSchema
+from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
 from mirror_assets.mirroring.sources.mysql import MySQLSource
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.sample import elation
-from mirror_assets.sample.servers import MariaDB
+from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer
 from mirror_assets.settings import Settings, remove_scratch
 
 SCALE = 0.01
 Moment = Literal["before", "amid"]
 Action = Callable[[], None]
+Kind = Literal["mysql", "postgresql"]
+#: What a type is called on each kind of server.
+WORDS: dict[str, dict[Kind, str]] = {
+    "text": {"mysql": "longtext", "postgresql": "text"},
+    "bytes": {"mysql": "longblob", "postgresql": "bytea"},
+    "double": {"mysql": "double", "postgresql": "double precision"},
+    "real": {"mysql": "float", "postgresql": "real"},
+    "datetime": {"mysql": "datetime(6)", "postgresql": "timestamp"},
+    "instant": {"mysql": "timestamp(6)", "postgresql": "timestamptz"},
+}
 _numbers = itertools.count(1)
 
 
@@ -277,6 +288,59 @@ class Bench:
         return b"".join((manifests[-1].parent / part["file"]).read_bytes() for part in parts)
 
 
+class KindBench(Bench):
+    """A bench over an empty database of either kind, live: read once a day at the snapshot.
+
+    ``{word}`` in its statements is this kind's own word for a type (WORDS).
+    """
+
+    words: dict[str, str]
+
+    def __init__(
+        self, kind: Kind, server: PrivateServer, root: Path, schema: str, extensions: Path
+    ) -> None:
+        self.kind = kind
+        self.words = {word: both[kind] for word, both in WORDS.items()}
+        super().__init__(server, root, schema, extensions)  # type: ignore[arg-type]
+
+    def quote(self, name: str) -> str:
+        """An identifier for this server."""
+        return "`" + name.replace("`", "``") + "`" if self.kind == "mysql" else sql(name)
+
+    def run(self, *statements: str) -> None:
+        super().run(*(self._spelled(statement) for statement in statements))
+
+    def _spelled(self, statement: str) -> str:
+        for word, own in self.words.items():
+            statement = statement.replace(f"{{{word}}}", own)
+        return statement
+
+    def insert(self, table: str, *rows: Sequence[Any]) -> None:
+        """Insert rows in a UTC session; the values go as parameters."""
+        into = self.quote(table).replace("%", "%%")
+        with closing(self.server.admin(self.schema)) as admin, admin.cursor() as cursor:
+            cursor.execute(
+                "SET time_zone = '+00:00'" if self.kind == "mysql" else "SET timezone = UTC"
+            )
+            for row in rows:
+                marks = ", ".join(["%s"] * len(row))
+                cursor.execute(f"INSERT INTO {into} VALUES ({marks})", tuple(row))
+
+    def source(self, spec: DatabaseSpec, **_: Any) -> Any:
+        return open_source(spec, self.url)
+
+    def catalog(self, tables: Sequence[str] | dict[str, Any] | str, **fields: Any) -> DatabaseSpec:
+        live = {"kind": self.kind, "refresh": {"cron": "0 5 * * *"}}
+        return super().catalog(tables, **live | fields)
+
+    def day(self, spec: DatabaseSpec, source: Source | None = None) -> date:
+        return utc_now().date()
+
+    def with_login(self, user: str, password: str, host: str = "127.0.0.1") -> str:
+        """The database's URL for another login."""
+        return f"{self.server.scheme}://{user}:{password}@{host}:{self.server.port}/{self.schema}"
+
+
 @pytest.fixture(scope="session")
 def maria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
     server = MariaDB.start(tmp_path_factory.mktemp("maria"))
@@ -284,6 +348,50 @@ def maria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    server = PostgreSQL.start(tmp_path_factory.mktemp("postgres"))
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@contextmanager
+def kind_bench(
+    kind: Kind, server: PrivateServer, root: Path, extensions: Path
+) -> Iterator[KindBench]:
+    """A bench over an empty database of its own."""
+    schema = f"any_{next(_numbers)}"
+    server.create_database(schema)
+    server.create_reader(schema)
+    made = KindBench(kind, server, root, schema, extensions)
+    try:
+        yield made
+    finally:
+        made.close()
+        end = "WITH (FORCE)" if kind == "postgresql" else ""
+        with closing(server.admin()) as admin, admin.cursor() as cursor:  # type: ignore[attr-defined]
+            cursor.execute(f"DROP DATABASE {schema} {end}")
+
+
+@pytest.fixture(params=["mysql", "postgresql"])
+def any_bench(
+    request: pytest.FixtureRequest, tmp_path: Path, extensions: Path
+) -> Iterator[KindBench]:
+    """A bench over an empty database, once of each kind."""
+    server = request.getfixturevalue("maria" if request.param == "mysql" else "postgres")
+    with kind_bench(request.param, server, tmp_path, extensions) as made:
+        yield made
+
+
+@pytest.fixture
+def pg_bench(postgres: PostgreSQL, tmp_path: Path, extensions: Path) -> Iterator[KindBench]:
+    """A bench over an empty PostgreSQL database."""
+    with kind_bench("postgresql", postgres, tmp_path, extensions) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -305,6 +413,22 @@ def bench(maria: MariaDB, tmp_path: Path, extensions: Path) -> Iterator[Bench]:
     maria.create_database(schema)
     maria.create_reader(schema)
     made = Bench(maria, tmp_path, schema, extensions)
+    try:
+        yield made
+    finally:
+        made.close()
+        made.run(f"DROP DATABASE `{schema}`")
+
+
+@pytest.fixture(scope="module")
+def module_bench(
+    maria: MariaDB, tmp_path_factory: pytest.TempPathFactory, extensions: Path
+) -> Iterator[Bench]:
+    """A bench that the tests of one module share."""
+    schema = f"clinic_{next(_numbers)}"
+    maria.create_database(schema)
+    maria.create_reader(schema)
+    made = Bench(maria, tmp_path_factory.mktemp("bench"), schema, extensions)
     try:
         yield made
     finally:

@@ -91,6 +91,7 @@ class DatabaseEntry(_Strict):
     tinyint1: Literal["boolean", "integer"] = "integer"
     decimals: Literal["exact", "float"] = "exact"
     binary: Literal["bytes", "hex"] = "bytes"
+    unbounded_numeric: Literal["text", "numeric"] = "text"
     zero_dates: ZeroDates = "reject"
     first_date: date = date(1, 1, 1)
     last_date: date = date(9999, 12, 31)
@@ -148,7 +149,8 @@ class DatabaseSpec(_Strict):
 
     @cached_property
     def types(self) -> TypePolicy:
-        return TypePolicy(self.entry.tinyint1, self.entry.decimals, self.entry.binary)
+        entry = self.entry
+        return TypePolicy(entry.tinyint1, entry.decimals, entry.binary, entry.unbounded_numeric)
 
     @property
     def chunks(self) -> tuple[tuple[TableSpec, ...], ...]:

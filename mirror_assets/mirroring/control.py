@@ -98,14 +98,15 @@ DATASET_TABLES = (METADATA, ERRORS, COMPLETENESS)
 
 
 def latest_views(dataset: str) -> dict[str, str]:
-    """The views over the control tables: each table's last attempt, and its errors.
+    """The views over the control tables: the last attempt at each table's newest day, its errors.
 
     An attempt without errors shows none, so the errors view never keeps an old bad day.
     """
     newest = f'"{dataset}"."{METADATA.name}_latest"'
     return {
         f"{METADATA.name}_latest": f'SELECT * FROM "{dataset}"."{METADATA.name}" QUALIFY'
-        " row_number() OVER (PARTITION BY TABLE_NAME ORDER BY BQ_LOAD_TIME DESC) = 1",
+        " row_number() OVER (PARTITION BY TABLE_NAME"
+        " ORDER BY partition DESC, BQ_LOAD_TIME DESC) = 1",
         f"{ERRORS.name}_latest": f'SELECT e.* FROM "{dataset}"."{ERRORS.name}" AS e'
         f" JOIN {newest} AS m ON e.run_id = m.run_id AND e.partition = m.partition"
         ' AND e."table" = m.TABLE_NAME',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from urllib.parse import quote
@@ -17,6 +18,8 @@ _RESERVED = re.compile(
 _SUFFIXED = re.compile(r"^(?P<base>.+)_(latest|shards|depr_\d+|\d{8})$", re.IGNORECASE)
 
 PARTITION_COLUMN = "_PARTITIONDATE"
+#: File systems take 255 bytes; exports add day, part and suffix to the name.
+_LONGEST_FOLDER = 180
 
 
 def asset_name(source_name: str) -> str:
@@ -25,8 +28,12 @@ def asset_name(source_name: str) -> str:
 
 
 def folder_name(source_name: str) -> str:
-    """A safe single path component, reversible by percent-decoding."""
-    return quote(source_name, safe="").replace(".", "%2E")
+    """A safe single path component: percent-encoded, and cut with a hash where that is too long."""
+    encoded = quote(source_name, safe="").replace(".", "%2E")
+    if len(encoded) <= _LONGEST_FOLDER:
+        return encoded
+    digest = hashlib.sha256(source_name.encode()).hexdigest()[:16]
+    return f"{encoded[: _LONGEST_FOLDER - 17]}~{digest}"
 
 
 def warehouse_name(source_name: str) -> str:

@@ -293,10 +293,13 @@ def _refuse_stale(manifest: Manifest, history: Sequence[Row], partition: date) -
 
 
 def _refuse_shrunk(item: Staged, history: Sequence[Row], context: _Context) -> None:
-    earlier = [row for row in history if row["partition"] < context.partition]
-    if not earlier or item.table.name in context.accept_volume or item.manifest is None:
+    if item.manifest is None or item.table.name in context.accept_volume:
         return
-    previous = max(earlier, key=lambda row: (row["partition"], row["BQ_LOAD_TIME"]))
+    mine = item.manifest.refreshed_at or item.manifest.snapshot_at
+    earlier = [row for row in history if (row["refreshed_at"] or row["snapshot_at"]) < mine]
+    if not earlier:
+        return
+    previous = max(earlier, key=lambda row: row["refreshed_at"] or row["snapshot_at"])
     if item.manifest.source_rows >= item.table.volume * previous["TABLE_ROWS"]:
         return
     raise VolumeDropped(
@@ -485,7 +488,7 @@ def _error_rows(context: _Context, item: Staged, outcome: _Outcome) -> list[Row]
 def _reject_row(context: _Context, item: Staged, reject: Reject) -> Row:
     return control.error_row(
         table=item.table.name,
-        error=f"{reject.column}: {SENTENCES[reject.kind]}",
+        error=f"{reject.column}: {SENTENCES[reject.kind].format(columns=_width(item))}",
         resource="BQ",
         kind=reject.kind,
         load_time=context.load_time,
@@ -496,6 +499,10 @@ def _reject_row(context: _Context, item: Staged, reject: Reject) -> Row:
         column=reject.column,
         row_text=reject.text,
     )
+
+
+def _width(item: Staged) -> int:
+    return len(item.manifest.schema.columns) if item.manifest else 0
 
 
 def _naive(text: str | None) -> datetime | None:

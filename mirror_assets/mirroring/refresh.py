@@ -42,7 +42,11 @@ def current(spec: DatabaseSpec, states: Mapping[str, TableState], now: datetime)
     if missing:
         shown = ", ".join(missing[:5]) + (" .." if len(missing) > 5 else "")
         return RefreshState(
-            None, f"{len(missing)} catalogued tables are missing: {shown}", (), unmirrored
+            None,
+            f"{len(missing)} catalogued tables are not to be seen: {shown};"
+            " if they are gone for good, or the login may not read them, mend catalog or rights",
+            (),
+            unmirrored,
         )
     created = {
         name: state.created_at

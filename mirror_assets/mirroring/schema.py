@@ -10,8 +10,9 @@ Kind = Literal[
     "BOOL", "INT64", "FLOAT64", "DECIMAL", "STRING", "BYTES", "DATE", "DATETIME", "TIMESTAMP"
 ]
 
-#: Text forms in which an export may carry a value, beyond the type's own canonical text.
-Encoding = Literal["text", "hex"]
+#: Text forms in which an export may carry a value, beyond the type's own canonical text:
+#: ``unbounded`` numbers may have more digits than the type holds.
+Encoding = Literal["text", "hex", "unbounded"]
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ MAX_ROW_TEXT = 64 * 1024
 _DEFAULT_LINE = 1 << 20
 _ENVELOPE = "envelope"  # pseudo-column of structural faults
 
-#: Our own sentence for each kind of reject.
+#: Our own sentence for each kind of reject; ``columns`` is how many the table has.
 SENTENCES = {
-    "too_few_columns": "the record has fewer fields than the table has columns",
-    "too_many_columns": "the record has more fields than the table has columns",
+    "too_few_columns": "the record has fewer fields than the {columns} expected",
+    "too_many_columns": "the record has more fields than the {columns} expected",
     "invalid_encoding": "the text is not valid UTF-8",
     "null_in_required": "no value in a column that the source declares NOT NULL",
     "zero_date": "a zero date; the catalog's zero_dates policy is reject",
@@ -371,10 +371,22 @@ def _typed_value(text: str, column: Column) -> str:
         return f"CASE WHEN {is_hex} THEN unhex({text}) END"
     if kind == "BOOL":
         return (
-            f"CASE WHEN {text} IN ('1', 't', 'true') THEN TRUE"
-            f" WHEN {text} IN ('0', 'f', 'false') THEN FALSE END"
+            f"CASE WHEN trim({text}) IN ('1', 't', 'true') THEN TRUE"
+            f" WHEN trim({text}) IN ('0', 'f', 'false') THEN FALSE END"
         )
-    return f"TRY_CAST({text} AS {types.to_duckdb(column.type)})"
+    typed = f"TRY_CAST({text} AS {types.to_duckdb(column.type)})"
+    if kind == "DATE":  # the cast drops what follows the day: `BC`, a time
+        later = "[0-9]{5,7}-[0-9]{2}-[0-9]{2}"
+        holds = f"length({text}) <= 10 OR regexp_full_match({text}, '{later}')"
+        return f"CASE WHEN {holds} THEN {typed} END"
+    if column.encoding != "unbounded":
+        return typed
+    if kind == "FLOAT64":  # too large a number would become infinity
+        holds = f"isfinite({typed}) OR regexp_full_match({text}, '-?[A-Za-z]+')"
+    else:  # further digits would be rounded away
+        digits = f"-?[0-9]+([.][0-9]{{0,{column.type.scale}}}0*)?"
+        holds = f"regexp_full_match({text}, '{digits}')"
+    return f"CASE WHEN {holds} THEN {typed} END"
 
 
 def digests_of(

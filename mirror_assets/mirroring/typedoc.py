@@ -54,6 +54,7 @@ Policies, per database in its catalog:
 | `tinyint1` | `integer` | `boolean` | `tinyint(1)`, `bit(1)` become BOOL; a 2 is a reject |
 | `decimals` | `exact` | `float` | every decimal becomes FLOAT64, about 15 digits |
 | `binary` | `bytes` | `hex` | binary becomes lower-case hexadecimal text |
+| `unbounded_numeric` | `text` | `numeric` | unlimited numeric is DECIMAL(38,9), or a reject |
 | `zero_dates` | `reject` | `null` | `0000-00-00` and dates with month or day 00 become NULL |
 
 Masked columns are STRING. `first_date` and `last_date` bound dates, datetimes and timestamps;

@@ -41,6 +41,7 @@ class TypePolicy:
     tinyint1: Literal["boolean", "integer"] = "integer"
     decimals: Literal["exact", "float"] = "exact"
     binary: Literal["bytes", "hex"] = "bytes"
+    unbounded_numeric: Literal["text", "numeric"] = "text"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def _decimal(column: SourceColumn, policy: TypePolicy) -> LogicalType:
     if policy.decimals == "float":
         return FLOAT64
     if column.precision is None or column.scale is None:
-        return STRING  # PostgreSQL's numeric without limits, NaN included
+        # PostgreSQL's numeric without limits, NaN included
+        return STRING if policy.unbounded_numeric == "text" else decimal(MAX_DECIMAL_DIGITS, 9)
     return decimal(column.precision, column.scale)
 
 
@@ -116,10 +118,11 @@ MYSQL: _Mapping = {
 
 _POSTGRES_TEXT = (
     *("character varying", "character", "text", "citext", "name", "uuid", "xml"),
-    *("json", "jsonb", "hstore", "ARRAY", "USER-DEFINED", "tsvector", "bit", "bit varying"),
-    *("interval", "time without time zone", "time with time zone", "money", "point"),
+    *("json", "jsonb", "jsonpath", "hstore", "ltree", "ARRAY", "composite", "enum"),
+    *("tsvector", "tsquery", "bit", "bit varying", '"char"', "range", "multirange"),
+    *("interval", "time without time zone", "time with time zone", "money"),
+    *("point", "line", "lseg", "box", "path", "polygon", "circle"),
     *("inet", "cidr", "macaddr", "macaddr8"),
-    *("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"),
 )
 
 POSTGRES: _Mapping = {
@@ -154,12 +157,15 @@ def column_of(kind: str, table: str, column: SourceColumn, policy: TypePolicy) -
         raise fault
     logical = mapping(column, policy)
     is_hex = (kind == "mysql" and column.data_type in _BINARY_TYPES) or column.data_type == "bytea"
+    is_unbounded = column.data_type == "numeric" and (
+        logical == FLOAT64 or (column.precision is None and logical != STRING)
+    )
     return Column(
         name=column.name,
         source_type=column.full_type,
         type=logical,
         required=not column.nullable,
-        encoding="hex" if is_hex else "text",
+        encoding="hex" if is_hex else "unbounded" if is_unbounded else "text",
     )
 
 

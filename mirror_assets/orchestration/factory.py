@@ -49,5 +49,8 @@ def database_definitions(spec: DatabaseSpec) -> dg.Definitions:
         asset_checks=[checks],
         jobs=[mirror_job, health_job],
         schedules=[start, sensors.health_schedule(spec)],
-        sensors=[sensors.refresh_sensor(spec)] if is_vendor else [],
+        sensors=[
+            *([sensors.refresh_sensor(spec)] if is_vendor else []),
+            sensors.health_sensor(spec, mirror_job, health_job),
+        ],
     )

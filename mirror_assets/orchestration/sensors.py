@@ -4,6 +4,7 @@ Each looks at one cheap catalogue query or a control table; none touches rows.
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -17,6 +18,8 @@ from mirror_assets.partitions import day_of, key_of
 from mirror_assets.settings import Settings
 
 _SECONDS_BETWEEN_LOOKS = 60
+#: What ``define_asset_job`` returns; Dagster exports no name for it.
+AssetJob = Any
 
 
 def refresh_sensor(spec: DatabaseSpec) -> dg.SensorDefinition:
@@ -110,6 +113,27 @@ def health_schedule(spec: DatabaseSpec) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Raises the alert when {spec.name} is stale or its refresh never landed.",
     )
+
+
+def health_sensor(
+    spec: DatabaseSpec, mirror_job: AssetJob, health_job: AssetJob
+) -> dg.SensorDefinition:
+    """Looks at freshness and catalog again whenever a mirror run has ended well."""
+
+    @dg.run_status_sensor(
+        name=f"{spec.name}_health_sensor",
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        monitored_jobs=[mirror_job],
+        request_job=health_job,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Judges {spec.name} as a whole after each successful mirror run.",
+    )
+    def judge(context: dg.RunStatusSensorContext) -> dg.RunRequest:
+        return dg.RunRequest(
+            run_key=context.dagster_run.run_id, tags={keys.DATABASE_TAG: spec.name}
+        )
+
+    return judge
 
 
 def _refresh_now(spec: DatabaseSpec) -> RefreshState:

@@ -1353,7 +1353,7 @@ def _await_next_second(cursor: Cursor, schema: str) -> None:
     """CREATE_TIME counts whole seconds: a table rebuilt within one would seem unchanged."""
     while True:
         cursor.execute(
-            "SELECT MAoptional(create_time) >= NOW() FROM information_schema.tables "
+            "SELECT MAX(create_time) >= NOW() FROM information_schema.tables "
             "WHERE table_schema = %s",
             (schema,),
         )

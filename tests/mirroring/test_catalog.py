@@ -159,41 +159,55 @@ def test_a_database_declared_twice_is_refused_naming_both_files(tmp_path: Path) 
 # -- Elation's catalog, as its playbook documents
 
 
-@pytest.mark.parametrize(
-    ("declared", "warehouse"),
-    [
-        ("tinyint(1)", "BOOLEAN"),
-        ("tinyint(4)", "BIGINT"),
-        ("tinyint(3) unsigned", "BIGINT"),
-        ("smallint", "BIGINT"),
-        ("mediumint", "BIGINT"),
-        ("int", "BIGINT"),
-        ("bigint", "BIGINT"),
-        ("decimal(10,2)", "DOUBLE"),
-        ("float", "DOUBLE"),
-        ("double", "DOUBLE"),
-        ("char(8)", "VARCHAR"),
-        ("varchar(254)", "VARCHAR"),
-        ("text", "VARCHAR"),
-        ("mediumtext", "VARCHAR"),
-        ("longtext", "VARCHAR"),
-        ("binary(16)", "VARCHAR"),
-        ("datetime", "TIMESTAMP"),
-        ("datetime(6)", "TIMESTAMP"),
-        ("date", "DATE"),
-    ],
-)
-def test_elations_type_table_row_by_row(bench: Bench, declared: str, warehouse: str) -> None:
-    bench.run(f"CREATE TABLE bill (wanted {declared} NOT NULL, perhaps {declared} NULL)")
+_ELATION_TYPES = [
+    ("tinyint(1)", "BOOLEAN"),
+    ("tinyint(4)", "BIGINT"),
+    ("tinyint(3) unsigned", "BIGINT"),
+    ("smallint", "BIGINT"),
+    ("mediumint", "BIGINT"),
+    ("int", "BIGINT"),
+    ("bigint", "BIGINT"),
+    ("decimal(10,2)", "DOUBLE"),
+    ("float", "DOUBLE"),
+    ("double", "DOUBLE"),
+    ("char(8)", "VARCHAR"),
+    ("varchar(254)", "VARCHAR"),
+    ("text", "VARCHAR"),
+    ("mediumtext", "VARCHAR"),
+    ("longtext", "VARCHAR"),
+    ("binary(16)", "VARCHAR"),
+    ("datetime", "TIMESTAMP"),
+    ("datetime(6)", "TIMESTAMP"),
+    ("date", "DATE"),
+]
+
+
+@pytest.fixture(scope="module")
+def elation_columns(module_bench: Bench) -> dict[str, tuple[str, str]]:
+    """Warehouse type and nullability of a table with every type, NOT NULL and NULL."""
+    bench = module_bench
+    columns = [
+        f"wanted_{number} {declared} NOT NULL, perhaps_{number} {declared} NULL"
+        for number, (declared, _warehouse) in enumerate(_ELATION_TYPES)
+    ]
+    bench.run(f"CREATE TABLE bill ({', '.join(columns)})")
     spec = bench.elation("bill")
-    entry = spec.table("bill").model_copy(update={"primary_key": ()})
-    spec = spec.model_copy(update={"tables": (entry,)})
     assert bench.mirror_day(spec)["bill"].published
     described = bench.query("DESCRIBE elation_mirror.bill")
-    columns = {name: (kind, null) for name, kind, null, *_ in described}
-    assert columns["wanted"] == (warehouse, "NO")  # REQUIRED
-    assert columns["perhaps"] == (warehouse, "YES")  # NULLABLE
-    assert columns["_PARTITIONDATE"][0] == "DATE"
+    return {name: (kind, null) for name, kind, null, *_ in described}
+
+
+@pytest.mark.parametrize(
+    ("number", "declared", "warehouse"),
+    [(number, *row) for number, row in enumerate(_ELATION_TYPES)],
+    ids=[declared for declared, _warehouse in _ELATION_TYPES],
+)
+def test_elations_type_table_row_by_row(
+    elation_columns: dict[str, tuple[str, str]], number: int, declared: str, warehouse: str
+) -> None:
+    assert elation_columns[f"wanted_{number}"] == (warehouse, "NO"), declared  # REQUIRED
+    assert elation_columns[f"perhaps_{number}"] == (warehouse, "YES"), declared  # NULLABLE
+    assert elation_columns["_PARTITIONDATE"][0] == "DATE"
 
 
 def test_elations_catalog_holds_every_sample_table_but_the_vendors() -> None:

@@ -156,6 +156,27 @@ def test_the_body_runs_again_after_a_conflict(lake: DuckLakeWarehouse, open_lake
     assert sorted(column(lake, "SELECT v FROM clinic.log")) == [1, 2]
 
 
+def test_two_overlapping_publications_of_an_empty_day_leave_one(
+    lake: DuckLakeWarehouse, open_lake: Opener
+) -> None:
+    """Neither finds anything to delete, so nothing but the conflict keeps one of them out."""
+    lake.commit(lambda tx: tx.create_table("clinic", "t", schema(v="INT64"), partitioned=True))
+    other = open_lake()
+    other._open_writer()
+    mine, theirs = (stage(lake, "t", DAY, v=[generation]) for generation in (1, 2))
+    tries = []
+
+    def body(tx: DuckLakeTransaction) -> None:
+        tx.replace_partition("clinic", "t", DAY, [mine])
+        if not tries:
+            tries.append("first")
+            other._attempt(lambda rival: rival.replace_partition("clinic", "t", DAY, [theirs]))
+
+    lake.commit(body)
+
+    assert column(lake, "SELECT v FROM clinic.t") == [1]
+
+
 def _commit_without_turn(lake: DuckLakeWarehouse) -> None:
     lake._attempt(lambda tx: tx.replace_rows("clinic", "log", [{"v": 1}], v=1))
 

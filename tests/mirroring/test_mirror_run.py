@@ -331,7 +331,7 @@ def test_a_table_rebuilt_during_the_run_fails_alone(bench: Bench, interrupted, c
 def test_a_killed_connection_is_transient_and_a_rerun_succeeds(
     bench: Bench, interrupted, moment: str
 ) -> None:
-    _make(bench, "t1", "t2", rows=500_000)  # more than the sockets hold
+    _make(bench, "t1", "t2", rows=300_000)  # more than the sockets hold
     spec = bench.catalog(["t1", "t2"])
 
     def kill() -> None:

@@ -85,3 +85,10 @@ def test_a_reserved_column_is_refused_and_others_are_not() -> None:
     with pytest.raises(CatalogError, match="_PARTITIONDATE"):
         names.check_columns("clinic/t", ["id", "_PARTITIONDATE"])
     names.check_columns("clinic/t", ["id", "partition", "a b", "a_b"])
+
+
+def test_a_long_foreign_name_still_fits_a_file_name() -> None:
+    names_ = ["é" * 64, "é" * 63 + "è"]
+    folders = {folder_name(name) for name in names_}
+    assert len(folders) == 2
+    assert all(len(folder) <= 180 for folder in folders)

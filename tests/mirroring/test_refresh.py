@@ -126,9 +126,10 @@ def test_a_missing_table_is_named_and_many_are_cut_short(spec: DatabaseSpec) -> 
     states = _states(_minutes(0))
     del states["t3"]
     found = _at(spec, states, _days(1))
-    assert (found.instant, found.reason) == (None, "1 catalogued tables are missing: t3")
+    assert found.instant is None
+    assert found.reason.startswith("1 catalogued tables are not to be seen: t3;")
     many = _at(spec, {}, _days(1)).reason
-    assert many.startswith("20 catalogued tables are missing")
+    assert many.startswith("20 catalogued tables are not to be seen")
     assert many.endswith("..")
 
 
@@ -200,4 +201,4 @@ def test_a_dropped_table_of_the_sample_is_missing_and_a_new_one_unmirrored(vendo
     vendor.run("DROP TABLE bill", "CREATE TABLE brand_new (id int)")
     found = _now(vendor, spec)
     assert (found.instant, found.unmirrored) == (None, ("brand_new",))
-    assert found.reason == "1 catalogued tables are missing: bill"
+    assert found.reason.startswith("1 catalogued tables are not to be seen: bill;")

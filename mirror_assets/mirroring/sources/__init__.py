@@ -5,8 +5,11 @@ from __future__ import annotations
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.sources.base import Source
 from mirror_assets.mirroring.sources.mysql import MySQLSource
+from mirror_assets.mirroring.sources.postgres import PostgresSource
 
 
 def open_source(spec: DatabaseSpec, url: str) -> Source:
     """The source of a database at a SQLAlchemy URL; nothing is connected yet."""
+    if spec.entry.kind == "postgresql":
+        return PostgresSource(spec, url)
     return MySQLSource(spec, url)
