@@ -38,7 +38,7 @@ def main(chosen: list[str]) -> None:
 
 def load(server: MariaDB) -> None:
     env = _environment(server, "wide", [f"t_{n:03}" for n in range(TABLES)])
-    command = ["dagster", "definitions", "validate", "-m"]
+    command = [sys.executable, "-m", "dagster", "definitions", "validate", "-m"]
     _compare(
         f"loading the code location, {TABLES} tables and Elation / empty",
         [*command, "mirror_assets.definitions"],
@@ -52,7 +52,7 @@ def wide(server: MariaDB) -> None:
     server.create_reader("wide")
     env = _environment(server, "wide", [f"t_{n:03}" for n in range(TABLES)])
     day = datetime.now(UTC).date().isoformat()
-    command = ["dagster", "asset", "materialize", "--select", "group:wide", "--partition", day]
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "group:wide", "--partition", day]
     _compare(
         f"{TABLES} tables x {ROWS:,} rows / the same graph with no I/O",
         [*command, "-m", "mirror_assets.definitions"],
@@ -66,7 +66,7 @@ def big(server: MariaDB) -> None:
     server.create_reader("big")
     env = _environment(server, "big", [elation.BIG_TABLE])
     day = datetime.now(UTC).date().isoformat()
-    command = ["dagster", "asset", "materialize", "--select", "group:big", "--partition", day]
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "group:big", "--partition", day]
     seconds = _time([*command, "-m", "mirror_assets.definitions"], env)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"{BIG_ROWS:,} rows: {seconds:.1f} s in all, peak {peak:.0f} MB (largest child so far)")

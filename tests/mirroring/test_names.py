@@ -22,7 +22,8 @@ def test_an_asset_name_is_letters_digits_and_underscores(name: str) -> None:
 def test_a_folder_name_is_one_safe_component_and_reversible(name: str) -> None:
     folder = names.folder_name(name)
     assert not set(folder) & set("/\\*?[]\0.:= ")
-    assert unquote(folder) == name
+    if "~" not in folder or "~" in name:  # cut where too long, with a hash after a tilde
+        assert unquote(folder) == name
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64))
@@ -89,6 +90,6 @@ def test_a_reserved_column_is_refused_and_others_are_not() -> None:
 
 def test_a_long_foreign_name_still_fits_a_file_name() -> None:
     names_ = ["é" * 64, "é" * 63 + "è"]
-    folders = {folder_name(name) for name in names_}
+    folders = {names.folder_name(name) for name in names_}
     assert len(folders) == 2
     assert all(len(folder) <= 180 for folder in folders)

@@ -130,7 +130,7 @@ def test_a_missing_table_is_named_and_many_are_cut_short(spec: DatabaseSpec) -> 
     assert found.reason.startswith("1 catalogued tables are not to be seen: t3;")
     many = _at(spec, {}, _days(1)).reason
     assert many.startswith("20 catalogued tables are not to be seen")
-    assert many.endswith("..")
+    assert " ..;" in many
 
 
 def test_unmirrored_tables_are_named_but_do_not_count(spec: DatabaseSpec) -> None:
