@@ -149,7 +149,7 @@ def _describe(proposal: discovery.Discovery) -> None:
 
 
 def _write_catalog(settings: Settings, proposal: discovery.Discovery) -> None:
-    path = settings.catalog_folders[-1] / f"{proposal.database}.catalog.yaml"
+    path = settings.new_catalogs / f"{proposal.database}.catalog.yaml"
     if path.exists():
         raise click.ClickException(f"{path} exists. Next: edit it, or compare it with --check")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "MIRROR_SCRATCH": (f"{HOME}/scratch", "private folder for spilled data; emptied on exit"),
     "MIRROR_EXTENSIONS": (f"{HOME}/duckdb", "private folder of DuckDB's extensions"),
     "MIRROR_CATALOG_PATH": (
-        "catalogs",
+        f"catalogs:{HOME}/catalogs",
         "folders with more `*.catalog.yaml` files, separated by `:`",
     ),
     "MIRROR_MEMORY": ("512MB", "memory limit of the typed load and of the warehouse, each"),
@@ -68,6 +68,7 @@ class Settings:
     scratch: Path
     extensions: Path
     catalog_folders: tuple[Path, ...]
+    new_catalogs: Path
     memory: str
     part_bytes: int
     settle_minutes: float | None
@@ -115,6 +116,7 @@ class Settings:
             scratch=Path(value("MIRROR_SCRATCH")).absolute(),
             extensions=Path(value("MIRROR_EXTENSIONS")).absolute(),
             catalog_folders=(*_domain_folders(), *extra),
+            new_catalogs=extra[0],
             memory=memory,
             part_bytes=int(part_mb) << 20,
             settle_minutes=_minutes(value("MIRROR_SETTLE_MINUTES")),

@@ -32,6 +32,10 @@ SCALE = 0.01
 Moment = Literal["before", "amid"]
 Action = Callable[[], None]
 Kind = Literal["mysql", "postgresql"]
+UTC_SESSION: dict[Kind, str] = {
+    "mysql": "SET time_zone = '+00:00'",
+    "postgresql": "SET TIME ZONE 'UTC'",
+}
 #: What a type is called on each kind of server.
 WORDS: dict[str, dict[Kind, str]] = {
     "text": {"mysql": "longtext", "postgresql": "text"},
@@ -319,9 +323,7 @@ class KindBench(Bench):
         """Insert rows in a UTC session; the values go as parameters."""
         into = self.quote(table).replace("%", "%%")
         with closing(self.server.admin(self.schema)) as admin, admin.cursor() as cursor:
-            cursor.execute(
-                "SET time_zone = '+00:00'" if self.kind == "mysql" else "SET timezone = UTC"
-            )
+            cursor.execute(UTC_SESSION[self.kind])
             for row in rows:
                 marks = ", ".join(["%s"] * len(row))
                 cursor.execute(f"INSERT INTO {into} VALUES ({marks})", tuple(row))
@@ -335,10 +337,6 @@ class KindBench(Bench):
 
     def day(self, spec: DatabaseSpec, source: Source | None = None) -> date:
         return utc_now().date()
-
-    def with_login(self, user: str, password: str, host: str = "127.0.0.1") -> str:
-        """The database's URL for another login."""
-        return f"{self.server.scheme}://{user}:{password}@{host}:{self.server.port}/{self.schema}"
 
 
 @pytest.fixture(scope="session")

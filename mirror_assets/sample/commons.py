@@ -247,7 +247,7 @@ _COLUMNS: dict[str, str] = {
     """,
     "note_revision": f'{_BODY}, "timelineEventId" uuid NOT NULL, {_TIMES}',
     "event": f"body jsonb NOT NULL, type text NOT NULL, {_CREATED}",
-    "event_attendee": f"""
+    "event_attendee": """
         "eventGroupId" uuid NOT NULL,
         "idSource" text NOT NULL,
         attendee text NOT NULL,
@@ -464,15 +464,17 @@ _FULL_COUNTS = {
     "claim_encounter_cache": 1_000,
     "patient_event": 2_000,
 }
-_LEAST = 26
-_LEAST_BODIES = 50
+# Enough for every kind of body, and for every awkward text in one table.
+_LEAST = {**dict.fromkeys(BODY_TABLES, 50), "sms_message": 120}
+_LEAST_OTHERS = 26
 
 
 def row_counts(scale: float) -> dict[str, int]:
     """The rows of every base table at a scale; 1.0 is about 300,000 rows."""
-    people = len(_patients(scale, 0))
+    groups = member_index.groups(scale)
+    people = sum(groups) - groups.duplicates
     counts = {
-        name: max(_LEAST_BODIES if name in BODY_TABLES else _LEAST, round(full * scale))
+        name: max(_LEAST.get(name, _LEAST_OTHERS), round(full * scale))
         for name, full in _FULL_COUNTS.items()
     }
     fixed = {
@@ -480,7 +482,7 @@ def row_counts(scale: float) -> dict[str, int]:
         "partner": len(member_index.PARTNERS),
         "clinic": len(_MARKETS) + 4,
         "clinic_pod": 2 * len(_MARKETS) + 8,
-        "user": len(users(scale, 0)),
+        "user": len(_shared_logins(scale)) + _other_users(scale),
         "address": people,
         "patient": people,
         "patient_info": people,
@@ -549,7 +551,6 @@ Json = dict[str, object]
 
 def _block(text: str, kind: str = "unstyled", depth: int = 0, **ranges: list[Json]) -> Json:
     return {
-        "key": identifier(kind, len(text) + depth)[:5],
         "text": text,
         "type": kind,
         "depth": depth,
@@ -614,8 +615,12 @@ class _Bodies:
         if 0 <= empty < len(EMPTY_BODIES):
             return EMPTY_BODIES[empty]
         blocks, entities = self._kinds[i % len(self._kinds)](i, text)
-        entity_map = {str(key): entity for key, entity in enumerate(entities)}
-        document = {"blocks": blocks, "entityMap": entity_map}
+        document = {
+            "blocks": [
+                {"key": f"{(64 * i + n) % 2**20:05x}", **block} for n, block in enumerate(blocks)
+            ],
+            "entityMap": {str(key): entity for key, entity in enumerate(entities)},
+        }
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     def _paragraphs(self, i: int, text: str) -> tuple[list[Json], list[Json]]:
@@ -697,13 +702,20 @@ _TAG = re.compile(r"\+[^@]*")
 @lru_cache(maxsize=8)
 def users(scale: float = 1.0, seed: int = 2021) -> tuple[User, ...]:
     """Every user: those of Elation except some, of whom some are deleted, and others."""
-    logins = elation.users(scale, seed)
-    known = [login for i, login in enumerate(logins) if i % 7 != 6]
-    others = max(8, round(60 * scale))
+    logins, shared = elation.users(scale, seed), _shared_logins(scale)
     return (
-        *(_colleague(i, login) for i, login in enumerate(known)),
-        *(_other_user(len(known) + i) for i in range(others)),
+        *(_colleague(i, logins[n]) for i, n in enumerate(shared)),
+        *(_other_user(len(shared) + i) for i in range(_other_users(scale))),
     )
+
+
+def _shared_logins(scale: float) -> list[int]:
+    """The numbers of Elation's logins whose people use Commons as well."""
+    return [i for i in range(elation.row_counts(scale)["user"]) if i % 7 != 6]
+
+
+def _other_users(scale: float) -> int:
+    return max(8, round(60 * scale))
 
 
 def _colleague(i: int, login: elation.User) -> User:
@@ -1145,7 +1157,7 @@ class _Rows:
             _id(table, i),
             self._any_patient(table, i),
             _TOOLS[i % len(_TOOLS)],
-            (f"{i % 28}.{i % 4 * 25:02}", "-0.01", "99999999.99", None)[min(i % 40, 3) - 3 or 0],
+            _score(i),
             updated if i % 6 else None,
             created,
             updated,
@@ -1349,6 +1361,11 @@ def _id(table: str, i: int) -> str:
 def _moment(value: Cell) -> datetime:
     assert isinstance(value, datetime)
     return value
+
+
+def _score(i: int) -> str | None:
+    extremes = {1: "99999999.99", 2: "-0.01", 3: "0.10", 4: None}
+    return extremes.get(i % 50, f"{i % 28}.{i % 4 * 25:02}")
 
 
 def _slug(title: str) -> str:

@@ -1,4 +1,4 @@
-"""``mirror demo``: a sample vendor, a full mirror of today, a summary; all below .mirror."""
+"""``mirror demo``: sample databases, a full mirror of today, a summary; all below .mirror."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -19,34 +21,55 @@ from mirror_assets.mirroring import refresh as refreshes
 from mirror_assets.mirroring import status
 from mirror_assets.mirroring.landing import private_file, private_folder
 from mirror_assets.mirroring.sources import open_source
-from mirror_assets.sample import elation
-from mirror_assets.sample.servers import MariaDB
+from mirror_assets.sample import commons, elation, member_index, quality_measure
+from mirror_assets.sample.servers import MariaDB, PostgreSQL
 from mirror_assets.settings import HOME, Settings
 
 _SERVERS = HOME / "servers"
+_CATALOGS = HOME / "catalogs"
 _DAGSTER_HOME = HOME / "dagster"
 _LOG = HOME / "demo.log"
 _SEED = 2021
-_DONE = re.compile(r"ASSET_CHECK_EVALUATION - Asset check '\w+' on '([^']+)' (\w+)")
+_DONE = re.compile(r"ASSET_CHECK_EVALUATION - Asset check 'row_count_coverage' on '([^']+)' (\w+)")
+
+
+@dataclass(frozen=True)
+class Living:
+    """A sample application database on the private PostgreSQL."""
+
+    name: str
+    create: Callable[..., None]
+    change: Callable[..., None]
+
+
+LIVING = (
+    Living("commons", commons.create, commons.change),
+    Living("member_index", member_index.create, member_index.change),
+    Living("quality_measure", quality_measure.create, quality_measure.change),
+)
+DATABASES = ("elation", *(living.name for living in LIVING))
 
 
 @click.group(invoke_without_command=True)
-@click.option("--scale", default=1.0, show_default=True, help="1 is about 485,000 rows.")
+@click.option("--scale", default=1.0, show_default=True, help="1 is about a million rows.")
 @click.pass_context
 def demo(context: click.Context, scale: float) -> None:
-    """Mirror a sample database of a sample vendor."""
+    """Mirror the databases of a sample vendor and two sample applications."""
     if context.invoked_subcommand is not None:
         return
     began = time.monotonic()
-    server = _vendor(scale)
-    day = _refresh_day(Settings.from_env())
-    click.echo(f"3/4  mirroring elation for {day} (log: {_LOG})")
-    code = _materialize(day)
+    click.echo("1/4  starting private servers (MariaDB, PostgreSQL)")
+    _start()
+    click.echo("2/4  sample databases")
+    _build(scale)
+    days = _days(Settings.from_env())
+    code = 0
+    for day, names in groupby(sorted(days, key=lambda name: days[name]), key=lambda n: days[n]):
+        chosen = list(names)
+        click.echo(f"3/4  mirroring {', '.join(chosen)} for {day} (log: {_LOG})")
+        code = max(code, _materialize(day, chosen))
     click.echo("4/4  summary")
-    _summary(day, time.monotonic() - began)
-    click.echo(
-        f"The sample vendor listens on 127.0.0.1:{server.port}; `make clean` removes it all."
-    )
+    _summary(days, time.monotonic() - began)
     sys.exit(code)
 
 
@@ -55,48 +78,71 @@ def demo(context: click.Context, scale: float) -> None:
 @click.option("--scale", default=1.0, show_default=True, help="As the demo was made.")
 def refresh(mode: str, scale: float) -> None:
     """Let the sample vendor rebuild its database: whole, stop half-way, or alter one table."""
-    server = MariaDB.start(_SERVERS / "mariadb")
     elation.refresh(
-        server,
+        MariaDB.start(_SERVERS / "mariadb"),
         scale=scale,
         seed=_SEED,
         mode=mode,  # type: ignore[arg-type]
-        mutation=int(time.time()) % 1000 + 1,
+        mutation=_mutation(),
     )
     click.echo(f"the vendor's refresh is done ({mode})")
 
 
 @demo.command()
-def stop() -> None:
-    """Stop the sample vendor and delete its files."""
-    for folder in sorted(_SERVERS.glob("*")) if _SERVERS.exists() else []:
-        MariaDB(folder).remove()
-    click.echo("the sample servers are gone")
+@click.option("--scale", default=1.0, show_default=True, help="As the demo was made.")
+def change(scale: float) -> None:
+    """Let people work in the sample applications for half a day."""
+    server = PostgreSQL.start(_SERVERS / "postgresql")
+    for living in LIVING:
+        living.change(server, scale=scale, seed=_SEED, mutation=_mutation())
+        click.echo(f"changed {living.name}")
 
 
 @demo.command()
 def start() -> None:
-    """Start the sample vendor again, as it was left."""
-    server = MariaDB.start(_SERVERS / "mariadb")
-    _write_url(server)
-    click.echo(f"the sample vendor listens on 127.0.0.1:{server.port}")
+    """Start the sample servers again, as they were left."""
+    mariadb, postgresql = _start()
+    click.echo(f"MariaDB on 127.0.0.1:{mariadb.port}, PostgreSQL on 127.0.0.1:{postgresql.port}")
 
 
-def _vendor(scale: float) -> MariaDB:
-    """The sample vendor's server, with a database rebuilt today."""
-    click.echo("1/4  starting the sample vendor (a private MariaDB)")
-    server = MariaDB.start(_SERVERS / "mariadb")
-    built = _built_on(server)
+@demo.command()
+def stop() -> None:
+    """Stop the sample servers and delete their files."""
+    for kind, folder in ((MariaDB, "mariadb"), (PostgreSQL, "postgresql")):
+        if (_SERVERS / folder).exists():
+            kind(_SERVERS / folder).remove()
+    click.echo("the sample servers are gone")
+
+
+def _start() -> tuple[MariaDB, PostgreSQL]:
+    """Both servers, with URL files and catalogs where the settings look by default."""
+    servers = MariaDB.start(_SERVERS / "mariadb"), PostgreSQL.start(_SERVERS / "postgresql")
+    private_folder(_CATALOGS.absolute())
+    for path in (Path(__file__).parent / "catalogs").glob("*.catalog.yaml"):
+        shutil.copyfile(path, _CATALOGS / path.name)
+    return servers
+
+
+def _build(scale: float) -> None:
+    """Sample databases that are missing; the vendor's is rebuilt when it is not of today."""
+    mariadb, postgresql = _start()
+    built = _built_on(mariadb)
     if built is None:
-        click.echo("2/4  building the sample database")
-        elation.create(server, scale=scale, seed=_SEED)
+        click.echo("     elation: building")
+        elation.create(mariadb, scale=scale, seed=_SEED)
     elif built < datetime.now(UTC).date():
-        click.echo(f"2/4  the sample database is of {built}: the vendor refreshes it")
-        elation.refresh(server, scale=scale, seed=_SEED, mutation=built.toordinal() % 1000)
+        click.echo(f"     elation: of {built}, the vendor refreshes it")
+        elation.refresh(mariadb, scale=scale, seed=_SEED, mutation=built.toordinal() % 1000)
     else:
-        click.echo("2/4  the sample database is of today already")
-    _write_url(server)
-    return server
+        click.echo("     elation: of today already")
+    _write_url("elation", mariadb.url("elation"))
+    for living in LIVING:
+        if _exists(postgresql, living.name):
+            click.echo(f"     {living.name}: there already")
+        else:
+            click.echo(f"     {living.name}: building")
+            living.create(postgresql, scale=scale, seed=_SEED)
+        _write_url(living.name, postgresql.url(living.name))
 
 
 def _built_on(server: MariaDB) -> date | None:
@@ -110,24 +156,29 @@ def _built_on(server: MariaDB) -> date | None:
     return created.date() if created else None
 
 
-def _write_url(server: MariaDB) -> None:
-    path = private_folder(HOME.absolute() / "secrets") / "elation.url"
+def _exists(server: PostgreSQL, database: str) -> bool:
+    with closing(server.admin()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
+        return cursor.fetchone() is not None
+
+
+def _write_url(name: str, url: str) -> None:
+    path = private_folder(HOME.absolute() / "secrets") / f"{name}.url"
     path.unlink(missing_ok=True)
     with private_file(path) as file:
-        file.write(server.url("elation").encode())
+        file.write(url.encode())
     path.chmod(0o400)
 
 
-def _refresh_day(settings: Settings) -> date:
-    """Wait until the vendor's refresh has settled, and tell its day."""
+def _days(settings: Settings) -> dict[str, date]:
+    """The day that each database holds; waits until the vendor's refresh has settled."""
     spec = settings.database("elation")
     source = open_source(spec, settings.database_url("elation"))
-    while True:
-        state = refreshes.current(spec, source.states(), datetime.now(UTC))
-        if state.day is not None:
-            return state.day
+    while (state := refreshes.current(spec, source.states(), datetime.now(UTC))).day is None:
         click.echo(f"     {state.reason}")
         time.sleep(2)
+    today = datetime.now(UTC).date()
+    return {"elation": state.day, **{living.name: today for living in LIVING}}
 
 
 def _environment() -> Mapping[str, str]:
@@ -136,13 +187,13 @@ def _environment() -> Mapping[str, str]:
     return {**os.environ, "DAGSTER_HOME": str(home)}
 
 
-def _materialize(day: date) -> int:
+def _materialize(day: date, names: list[str]) -> int:
     """Run the README's own command, and show each table as it is done."""
-    command = ["dagster", "asset", "materialize", "--select", "group:elation"]
+    command = [sys.executable, "-m", "dagster", "asset", "materialize"]
+    command += ["--select", " or ".join(f"group:{name}" for name in names)]
     command += ["--partition", day.isoformat(), "-m", "mirror_assets.definitions"]
-    executable = Path(sys.executable).with_name(command[0])
     with subprocess.Popen(
-        [executable, *command[1:]],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -166,24 +217,46 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _summary(day: date, seconds: float) -> None:
+def _mutation() -> int:
+    return int(time.time()) % 1000 + 1
+
+
+def _summary(days: Mapping[str, date], seconds: float) -> None:
     settings = Settings.from_env()
     warehouse = settings.warehouse()
-    spec = settings.database("elation")
-    newest = next(d for d in status.days(warehouse, spec, 10) if d.partition == day)
-    click.echo(f"     tables         {newest.published} of {newest.expected}")
-    click.echo(f"     rows at source {newest.source_rows:,}")
-    click.echo(f"     loaded         {newest.loaded:,}")
-    click.echo(f"     rejected       {newest.rejected:,}")
-    click.echo(f"     coverage       {newest.coverage} %")
-    copying = status.seconds(warehouse, spec, day)
-    click.echo(f"     seconds        {seconds:.1f} in all, {copying:.1f} copying and loading")
-    for table, column, kind, count, _error in status.error_summary(warehouse, spec, day).rows:
-        click.echo(f"       {table}.{column}: {count} x {kind}")
+    line = "     {:16} {:>8} {:>12} {:>12} {:>9} {:>11} {:>9}"
+    click.echo(
+        line.format(
+            "database", "tables", "at source", "loaded", "rejected", "coverage %", "seconds"
+        )
+    )
+    for name, day in days.items():
+        spec = settings.database(name)
+        found = next(d for d in status.days(warehouse, spec, 10) if d.partition == day)
+        tables, copying = (
+            f"{found.published}/{found.expected}",
+            status.seconds(warehouse, spec, day),
+        )
+        click.echo(
+            line.format(
+                name,
+                tables,
+                f"{found.source_rows:,}",
+                f"{found.loaded:,}",
+                f"{found.rejected:,}",
+                f"{found.coverage:.4f}",
+                f"{copying:.1f}",
+            )
+        )
+        for table, column, kind, count, _error in status.error_summary(warehouse, spec, day).rows:
+            click.echo(f"       {table}.{column}: {count} x {kind}")
     warehouse.close()
+    click.echo(f"     {seconds:.1f} seconds in all")
+    today = days["elation"]
     click.echo("Look next:")
     click.echo("  make ui                                   the graph, partitions, checks, sensors")
     click.echo("  .venv/bin/mirror status                   is it complete?")
-    click.echo(f"  .venv/bin/mirror errors elation --partition {day}   which rows, and why?")
+    click.echo(f"  .venv/bin/mirror errors elation --partition {today}   which rows, and why?")
     click.echo('  .venv/bin/mirror sql "SELECT count(*) FROM elation_mirror.visit_note_latest"')
     click.echo("  .venv/bin/mirror demo refresh             the vendor's next refresh")
+    click.echo("  make clean                                ends the servers, removes everything")

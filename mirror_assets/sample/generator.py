@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -288,15 +289,16 @@ def _add(cursor: Cursor, table: str, rows: Iterable[Row]) -> None:
     cursor.execute("DROP TABLE added")
 
 
+_ESCAPED = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 def _cell(value: Cell) -> str:
     """One field of PostgreSQL's text format."""
+    if isinstance(value, str):
+        return value.translate(_ESCAPES) if _ESCAPED.search(value) else value
     if value is None:
         return r"\N"
-    if isinstance(value, str):
-        return value.translate(_ESCAPES)
     if isinstance(value, bytes):
         return rf"\\x{value.hex()}"
     if isinstance(value, bool):

@@ -202,16 +202,19 @@ class Member(NamedTuple):
         return self.number % len(PARTNERS)
 
 
-class _Groups(NamedTuple):
+class Groups(NamedTuple):
+    """The kinds of members, in the order of their numbers."""
+
     elation: int
     acpny: int
     unnumbered: int
     duplicates: int
 
 
-def _groups(scale: float) -> _Groups:
+def groups(scale: float) -> Groups:
+    """How many members of each kind there are; see `members`."""
     known = elation.row_counts(scale)["patient"]
-    return _Groups(known, max(6, known // 5), max(3, known // 10), max(2, known // 100))
+    return Groups(known, max(6, known // 5), max(3, known // 10), max(2, known // 100))
 
 
 @lru_cache(maxsize=4)
@@ -223,17 +226,17 @@ def members(scale: float = 1.0, seed: int = 2021) -> tuple[Member, ...]:
     patient, and three have last names that look like no value. Then members without MRN. At the
     end deleted duplicates of Elation's members, each with a deleted MRN row of the same number.
     """
-    patients, groups = elation.patients(scale, seed), _groups(scale)
+    patients, sizes = elation.patients(scale, seed), groups(scale)
     known = [_known(i, patient) for i, patient in enumerate(patients)]
     first = len(known)
     others = [
         _other(first + i, str(patients[0].id) if i == 0 else f"{90_000_000 + 17 * i}", i, seed)
-        for i in range(groups.acpny)
+        for i in range(sizes.acpny)
     ]
     first += len(others)
-    unnumbered = [_other(first + i, None, 3 + i, seed) for i in range(groups.unnumbered)]
+    unnumbered = [_other(first + i, None, 3 + i, seed) for i in range(sizes.unnumbered)]
     first += len(unnumbered)
-    return (*known, *others, *unnumbered, *_duplicates(known, first, groups))
+    return (*known, *others, *unnumbered, *_duplicates(known, first, sizes))
 
 
 def _known(i: int, patient: elation.Patient) -> Member:
@@ -277,9 +280,9 @@ def _other(number: int, mrn: str | None, i: int, seed: int) -> Member:
     )
 
 
-def _duplicates(known: list[Member], first: int, groups: _Groups) -> list[Member]:
+def _duplicates(known: list[Member], first: int, sizes: Groups) -> list[Member]:
     gone = FIRST_DAY + timedelta(days=400)
-    first_row = groups.elation + groups.acpny
+    first_row = sizes.elation + sizes.acpny
     return [
         original._replace(
             number=first + i,
@@ -290,7 +293,7 @@ def _duplicates(known: list[Member], first: int, groups: _Groups) -> list[Member
             deleted_at=gone,
             mrn_deleted_at=gone,
         )
-        for i, original in enumerate(known[: groups.duplicates])
+        for i, original in enumerate(known[: sizes.duplicates])
     ]
 
 
@@ -303,14 +306,14 @@ def _insurance(i: int) -> str:
 
 def row_counts(scale: float) -> dict[str, int]:
     """The rows of every base table at a scale."""
-    groups = _groups(scale)
-    people = sum(groups)
+    sizes = groups(scale)
+    people = sum(sizes)
     return {
         "category": len(_CATEGORIES),
         "partner": len(PARTNERS),
         "datasource": len(_DATASOURCES),
         "cohort": _COHORTS,
-        "mrn": groups.elation + groups.acpny + groups.duplicates,
+        "mrn": sizes.elation + sizes.acpny + sizes.duplicates,
         "member": people,
         "member_insurance": people + people // 4,
         "member_insurance_details": people + people // 2,
@@ -492,7 +495,7 @@ _TOUCH = (
 )
 _EDITS = {
     "mrn": Edit(grows=True),
-    "member": Edit(update=f'{_TOUCH}, "categoryId" = 1 + {{mutation}} % 6', grows=True),
+    "member": Edit(update=f'{_TOUCH}, "categoryId" = 1 + mod({{mutation}}, 6)', grows=True),
     "member_insurance": Edit(update=f"{_TOUCH}, current = NOT current"),
     "member_demographics": Edit(update=f"{_TOUCH}, language = 'Sample {{mutation}}'"),
     "address": Edit(update=f"{_TOUCH}, street2 = 'Moved {{mutation}}'", grows=True, shrinks=True),

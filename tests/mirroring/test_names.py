@@ -22,7 +22,7 @@ def test_an_asset_name_is_letters_digits_and_underscores(name: str) -> None:
 def test_a_folder_name_is_one_safe_component_and_reversible(name: str) -> None:
     folder = names.folder_name(name)
     assert not set(folder) & set("/\\*?[]\0.:= ")
-    if "~" not in folder or "~" in name:  # cut where too long, with a hash after a tilde
+    if len(folder) < 180:  # longer ones are cut, with a hash
         assert unquote(folder) == name
 
 

@@ -313,10 +313,11 @@ class PostgresSnapshot:
         self._session = session
         self.taken_at = taken_at
         self.snapshot_id = snapshot_id
+        session.run("SAVEPOINT mirror")
         self._relations = _Relations(session, spec, schema)
         self._columns = self._read_columns()
         self._keys = self._read_keys()
-        session.run("SAVEPOINT mirror")
+        self.release()  # looking for partitions has locked them
 
     def tables(self) -> dict[str, TableState]:
         return self._relations.states

@@ -277,12 +277,15 @@ class DuckLakeTransaction:
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
         try:
-            rows = self._connection.execute(f"DESCRIBE {_path(dataset, table)}").fetchall()
+            # DESCRIBE would look for a missing table named `db` or `csv` as a file
+            rows = self._connection.execute(
+                'SELECT name, type, "notnull" FROM pragma_table_info(?)', [_path(dataset, table)]
+            ).fetchall()
         except duckdb.CatalogException:
             return None
         columns = (
-            Column(name, "", types.from_duckdb(data_type), nullable == "NO")
-            for name, data_type, nullable, *_ in rows
+            Column(name, "", types.from_duckdb(data_type), required)
+            for name, data_type, required in rows
             if name != PARTITION_COLUMN
         )
         return TableSchema(tuple(columns))

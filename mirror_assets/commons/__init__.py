@@ -1,0 +1,1 @@
+"""The Commons mirror: the care platform's PostgreSQL database, read live twice a day."""

@@ -1,0 +1,143 @@
+"""A database nobody here designed, mirrored by what ``mirror discover`` wrote and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mirror_assets.cli import main
+from mirror_assets.mirroring.catalog import load
+from mirror_assets.mirroring.publication import TableReport
+from mirror_assets.sample.servers import MariaDB, PostgreSQL
+from tests.conftest import Bench, KindBench
+
+Mirror = Callable[..., Result]
+
+
+@pytest.fixture
+def mirror(any_bench: KindBench, monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    for name, value in any_bench.variables.items():
+        monkeypatch.setenv(name, value)
+    return lambda *arguments: CliRunner().invoke(main, list(arguments))
+
+
+def mirror_all(bench: Bench, database: str, url: str) -> dict[str, TableReport]:
+    """Mirror every table of a discovered catalog, from a database of any name."""
+    from mirror_assets.mirroring.sources import open_source
+
+    spec = load(bench.catalogs / f"{database}.catalog.yaml")
+    source = open_source(spec, url)
+    with source.snapshot() as snapshot:
+        day = snapshot.taken_at.date()
+    return bench.mirror_day(spec, source=source, day=day)
+
+
+def test_the_tables_of_a_published_schema_are_mirrored_by_discover_alone(
+    any_bench: KindBench, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB: its own system schema `mysql`; PostgreSQL: the tables of `pgbench -i`."""
+    server = any_bench.server
+    if isinstance(server, MariaDB):
+        with closing(server.admin()) as admin, admin.cursor() as cursor:
+            cursor.execute("GRANT SELECT ON mysql.* TO reader@'127.0.0.1'")
+        url, expected = server.url("mysql"), {"help_topic", "help_relation", "proc", "global_priv"}
+    else:
+        _pgbench(server, any_bench)
+        url, expected = any_bench.url, {"pgbench_accounts", "pgbench_history"}
+    monkeypatch.setenv("PUBLISHED_DATABASE_URL", url)
+
+    written = mirror("discover", "published", "--write")
+    assert written.exit_code == 0, written.output
+    reports = mirror_all(any_bench, "published", url)
+    assert expected <= set(reports)
+    # MariaDB ships one row with a zero date, which the written policy rejects
+    failed = {name: report.reject_kinds for name, report in reports.items() if report.error}
+    zero_date = {"tables_priv": {"Timestamp: zero_date": 1}}
+    assert failed == (zero_date if isinstance(server, MariaDB) else {})
+    assert sum(report.loaded for report in reports.values()) > 1000
+    assert mirror("discover", "published", "--check").exit_code == 0
+
+
+def _pgbench(server: PostgreSQL, bench: KindBench) -> None:
+    program = sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))[-1]
+    admin = server.url(bench.schema, "admin").replace("+psycopg2", "")
+    subprocess.run([program, "-i", "-q", "-s", "1", admin], check=True, capture_output=True)
+    server.create_reader(bench.schema)
+
+
+def test_a_password_on_the_command_line_is_refused(mirror: Mirror) -> None:
+    result = mirror("discover", "x", "--url", "mysql+pymysql://reader:hunter2@127.0.0.1/x")
+    assert result.exit_code == 1
+    assert "DATABASE_PASSWORD_FILE" in result.output
+    assert "hunter2" not in result.output
+
+
+def test_a_password_file_completes_the_url(
+    any_bench: KindBench, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_bench.run("CREATE TABLE t (id int PRIMARY KEY)")
+    scheme, rest = any_bench.url.split("://")
+    login, place = rest.split("@")
+    user, password = login.split(":")
+    secret = tmp_path / "password"
+    secret.write_text(password)
+    secret.chmod(0o400)
+    monkeypatch.setenv("SHOP_DATABASE_PASSWORD_FILE", str(secret))
+    result = mirror("discover", "shop", "--url", f"{scheme}://{user}@{place}")
+    assert result.exit_code == 0, result.output
+    assert "t: {primary_key: [id]}" in result.output
+    secret.chmod(0o444)
+    result = mirror("discover", "shop", "--url", f"{scheme}://{user}@{place}")
+    assert "can be read by others" in result.output
+
+
+def test_policies_and_choices_are_written_out(any_bench: KindBench, mirror: Mirror) -> None:
+    odd = "linestring" if isinstance(any_bench.server, MariaDB) else "pg_lsn"
+    any_bench.run(f"CREATE TABLE t (id int PRIMARY KEY, shape {odd})")
+    result = mirror("discover", "clinic")
+    assert result.exit_code == 0, result.output
+    assert "exclude_columns: [shape]" in result.output
+    assert f"choose: column shape has type {odd}" in result.output
+    assert "breaking_drift: refuse" in result.output
+
+
+def test_check_names_what_differs_and_exits_1(any_bench: KindBench, mirror: Mirror) -> None:
+    any_bench.run("CREATE TABLE kept (id int)", "CREATE TABLE forgotten (id int)")
+    any_bench.catalog(["kept", "gone"])
+    result = mirror("discover", "clinic", "--check")
+    assert result.exit_code == 1
+    assert "forgotten: at the source, neither mirrored nor excluded" in result.output
+    assert "clinic/gone" in result.output
+    any_bench.catalog(["kept"], exclude=["forgotten"])
+    assert mirror("discover", "clinic", "--check").exit_code == 0
+
+
+def test_an_existing_catalog_is_never_overwritten(any_bench: KindBench, mirror: Mirror) -> None:
+    any_bench.run("CREATE TABLE t (id int)")
+    any_bench.catalog(["t"])
+    result = mirror("discover", "clinic", "--write")
+    assert result.exit_code == 1
+    assert "exists" in result.output
+
+
+def test_all_tables_means_those_remembered_less_the_excluded(
+    any_bench: KindBench, mirror: Mirror
+) -> None:
+    any_bench.run(
+        "CREATE TABLE a (id int)", "CREATE TABLE b (id int)", "CREATE TABLE tmp_c (id int)"
+    )
+    path = any_bench.catalogs / "clinic.catalog.yaml"
+    kind = "mysql" if isinstance(any_bench.server, MariaDB) else "postgresql"
+    path.write_text(f"database: clinic\nkind: {kind}\ntables: all\nexclude: [tmp_*]\n")
+    assert "mirror discover clinic --inventory" in mirror("status").output
+    assert mirror("discover", "clinic", "--inventory").exit_code == 0
+    assert (
+        "0/2" in mirror("status").output or "nothing has been mirrored" in mirror("status").output
+    )
+    spec = any_bench.settings.database("clinic")
+    assert [table.name for table in spec.tables] == ["a", "b"]
