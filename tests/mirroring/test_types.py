@@ -12,6 +12,7 @@ from mirror_assets.mirroring.types import SourceColumn, TypePolicy
 BOOLEAN = TypePolicy(tinyint1="boolean")
 FLOAT = TypePolicy(decimals="float")
 HEX = TypePolicy(binary="hex")
+UNBOUNDED = TypePolicy(unbounded_numeric="numeric")
 EXACT = TypePolicy()
 
 
@@ -102,7 +103,13 @@ def test_mysql(
         ("numeric", 12, 2, EXACT, "DECIMAL(12,2)", "text"),
         ("numeric", 2, 5, EXACT, "STRING", "text"),  # numeric(2,5): more scale than digits
         ("numeric", 2, -3, EXACT, "STRING", "text"),
-        ("numeric", None, None, FLOAT, "FLOAT64", "text"),
+        ("numeric", None, None, FLOAT, "FLOAT64", "unbounded"),
+        ("numeric", None, None, UNBOUNDED, "DECIMAL(38,9)", "unbounded"),
+        ("numeric", 12, 2, UNBOUNDED, "DECIMAL(12,2)", "text"),
+        ("numeric", 50, 2, UNBOUNDED, "STRING", "text"),
+        ("enum", None, None, EXACT, "STRING", "text"),
+        ("composite", None, None, EXACT, "STRING", "text"),
+        ("range", None, None, EXACT, "STRING", "text"),
         ("double precision", 53, None, EXACT, "FLOAT64", "text"),
         ("bytea", None, None, EXACT, "BYTES", "hex"),
         ("bytea", None, None, HEX, "STRING", "hex"),
