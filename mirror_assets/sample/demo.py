@@ -116,7 +116,10 @@ def stop() -> None:
 
 def _start() -> tuple[MariaDB, PostgreSQL]:
     """Both servers, with URL files and catalogs where the settings look by default."""
-    servers = MariaDB.start(_SERVERS / "mariadb"), PostgreSQL.start(_SERVERS / "postgresql")
+    try:
+        servers = MariaDB.start(_SERVERS / "mariadb"), PostgreSQL.start(_SERVERS / "postgresql")
+    except RuntimeError as error:  # says which program is missing, or what it printed
+        raise click.ClickException(f"a private server did not start: {error}") from None
     private_folder(_CATALOGS.absolute())
     for path in (Path(__file__).parent / "catalogs").glob("*.catalog.yaml"):
         shutil.copyfile(path, _CATALOGS / path.name)

@@ -341,7 +341,8 @@ _FIELDS: list[tuple[str, str, bytes, str]] = [
     ("DATE", "a", b"2026-10-00", "not_date"),
     ("DATE", "a", b"0000-00-00", "zero_date"),
     ("DATE", "a", b"infinity", "out_of_range"),
-    ("DATE", "a", b"0044-03-15 (BC)", "out_of_range"),
+    ("DATE", "a", b"0044-03-15 (BC)", "not_date"),
+    ("DATE", "a", b"0044-03-15 BC", "not_date"),  # the cast alone reads the year 44
     ("DATE", "a", b"10000-01-01", "out_of_range"),
     ("DATETIME", "a", b"2026-11-22 25:00:00", "not_datetime"),
     ("DATETIME", "a", b"0000-00-00 00:00:00", "zero_date"),

@@ -94,7 +94,7 @@ def changed(how: str, where: str) -> MirrorError:
     return RefreshLanded(
         f"the table {how}",
         where=where,
-        remedy="nothing was published; the run is tried again on the new refresh",
+        remedy="nothing was published; the run is tried again on the new state",
     )
 
 
