@@ -47,5 +47,5 @@ lock: setup ## Resolve the lock files again (hashes, no index addresses)
 
 clean: ## Stop the demo's servers and delete .mirror and .venv
 	@if [ -d .mirror/servers ] && [ -x .venv/bin/mirror ]; then mirror demo stop; fi
-	@rm -rf .mirror .venv
-	@echo "removed .mirror and .venv"
+	@rm -rf .mirror .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@echo "removed .mirror, .venv and caches"

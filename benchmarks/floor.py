@@ -1,4 +1,4 @@
-"""The same graph as the wide mirror, with the same metadata and check results, and no I/O at all."""
+"""The same graph as the wide mirror, the same metadata and check results, no I/O at all."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +45,7 @@ class CannedMirror(MirrorResource):
         run_id: str,
         **_: Any,
     ) -> list[TableReport]:
+        del selected
         now = datetime.now(UTC)
         return [
             TableReport(
