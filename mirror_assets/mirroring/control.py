@@ -135,7 +135,7 @@ def sli_tables(database: str) -> tuple[ControlTable, ...]:
 
 
 def coverage_table(database: str) -> ControlTable:
-    """``sli_metrics.<database>_mirror_coverage``: one row per run (fact sheet F)."""
+    """``sli_metrics.<database>_mirror_coverage``: one row per run."""
     return ControlTable(
         f"{database}_mirror_coverage",
         _columns(

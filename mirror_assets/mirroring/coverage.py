@@ -1,4 +1,8 @@
-"""The SLI arithmetic: coverage, freshness, age. Fact sheet F, with its defects fixed."""
+"""The SLI arithmetic: coverage, freshness, age.
+
+Control tables never count as mirrored rows, a rerun does not double errors, ages are whole
+differences that do not wrap after a day, and no rows or no tables give no figure, not a crash.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fact sheet's Commons cases E-1 to E-10 and E-44, by their ids.
+"""The Commons mirror's conformance cases E-1 to E-10 and E-44, by their ids.
 
 The value rules are those of the original importer with its defects fixed: microseconds and offsets
 are kept, the words null and empty text are values, and no value is dropped in silence: where the

@@ -1,4 +1,4 @@
-"""The fact sheet's cases A-1, A-4 to A-14 and F-1 to F-5, each by its id."""
+"""The Elation mirror's conformance cases A-1, A-4 to A-14 and F-1 to F-5, each by its id."""
 
 from __future__ import annotations
 

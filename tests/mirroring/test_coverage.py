@@ -1,4 +1,4 @@
-"""The SLI arithmetic (fact sheet F)."""
+"""The SLI arithmetic."""
 
 from __future__ import annotations
 

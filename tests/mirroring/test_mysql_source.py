@@ -385,7 +385,7 @@ def test_zones_by_name_and_offset(name: str, winter_hours: float) -> None:
         ("2021-01-19 04:10:00", "UTC", "20210119"),
     ],
 )
-def test_the_fact_sheets_partitions(created: str, zone: str, partition: str) -> None:
+def test_the_documented_partitions(created: str, zone: str, partition: str) -> None:
     local = datetime.fromisoformat(created).replace(tzinfo=zone_of(zone, "clinic"))
     assert f"{local.astimezone(UTC):%Y%m%d}" == partition
 
