@@ -1,10 +1,11 @@
 """The process's side of a Dagster run: one MirrorRun per database, shared by its chunks.
 
-In one process a run's chunks share one snapshot, and the next chunks are copied while Dagster
-stores the events of the last. In a pod per chunk each process copies its own chunk only.
+In one process a run's chunks share one snapshot; while Dagster stores the events of one chunk, the
+next is published and those after it are copied. In a pod per chunk each process has its own only.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -33,6 +34,8 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     _warehouse: Warehouse = PrivateAttr()
     _scratch: Path = PrivateAttr()
     _runs: dict[tuple[str, date], MirrorRun] = PrivateAttr(default_factory=dict)
+    _publisher: ThreadPoolExecutor = PrivateAttr()
+    _ahead: dict[tuple[TableSpec, ...], Future[list[TableReport]]] = PrivateAttr()
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["MirrorResource"]:
@@ -41,9 +44,12 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._warehouse = self._settings.warehouse()
         self._scratch = self._settings.new_scratch()
         self._runs = {}
+        self._ahead = {}
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         try:
             yield self
         finally:
+            self._publisher.shutdown(wait=True, cancel_futures=True)
             for run in self._runs.values():
                 run.__exit__()
             self._warehouse.close()
@@ -67,7 +73,12 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         run_id: str,
         accept_volume: frozenset[str] = frozenset(),
     ) -> list[TableReport]:
-        """Publish ``tables``; the first call starts copying all ``selected`` ones, these first."""
+        """Publish ``tables``; the first call starts copying all ``selected`` ones, these first.
+
+        The chunk after these is published next, without being asked, while the caller reports: a
+        run that is killed just then leaves published tables without an event, and repeating it is
+        harmless.
+        """
         run = self._runs.get((spec.name, partition))
         if run is None or not self.copy_ahead:
             later = [table for table in selected if table not in tables] if self.copy_ahead else []
@@ -84,4 +95,20 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 accept_volume=accept_volume,
             )
             self._runs[spec.name, partition] = run.__enter__()
-        return run.publish(tables)
+        published = self._ahead.pop(tuple(tables), None)
+        reports = published.result() if published else run.publish(tables)
+        following = _following(spec, tables, selected) if self.copy_ahead else ()
+        if following and following not in self._ahead:
+            self._ahead[following] = self._publisher.submit(run.publish, following)
+        return reports
+
+
+def _following(
+    spec: DatabaseSpec, tables: Sequence[TableSpec], selected: Sequence[TableSpec]
+) -> tuple[TableSpec, ...]:
+    """The selected tables of the chunk after the one that ``tables`` belong to."""
+    wanted, first = {table.name for table in selected}, tables[0].name
+    chunks = [tuple(table for table in chunk if table.name in wanted) for chunk in spec.chunks]
+    numbers = [number for number, chunk in enumerate(chunks) if chunk]
+    here = next(n for n in numbers if any(table.name == first for table in chunks[n]))
+    return next((chunks[number] for number in numbers if number > here), ())

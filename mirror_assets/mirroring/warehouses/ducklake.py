@@ -87,14 +87,8 @@ class DuckLakeWarehouse:
     def commit(self, body: Callable[[DuckLakeTransaction], T]) -> T:
         """Run a body as one transaction; on a conflict, run it again from the start."""
         with self._mutex, self._turn():
-            attempts = Retrying(
-                retry=retry_if_exception(_is_conflict),
-                stop=stop_after_attempt(_ATTEMPTS),
-                wait=wait_random_exponential(0.02, max=1),
-                reraise=True,
-            )
             try:
-                outcome: T = attempts(self._attempt, body)
+                outcome: T = _until_clear()(self._attempt, body)
                 return outcome
             except duckdb.Error as error:
                 self._drop_writer()
@@ -167,14 +161,8 @@ class DuckLakeWarehouse:
                 where=f"warehouse {self._url}",
                 remedy="materialize a partition first, or run `make demo`",
             )
-        attempts = Retrying(
-            retry=retry_if_exception(_is_conflict),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_random_exponential(0.02, max=1),
-            reraise=True,
-        )
         try:
-            return attempts(self._read, statement, limit)
+            return _until_clear()(self._read, statement, limit)
         except duckdb.Error as error:
             raise _translate(error, remedy=_QUERY_REMEDY) from None
 
@@ -457,6 +445,16 @@ def _where(equal: dict[str, Any]) -> tuple[str, list[Any]]:
             parts.append(f"{sql(name)} IS NOT DISTINCT FROM ?")
             values.append(value)
     return f" WHERE {' AND '.join(parts)}", values
+
+
+def _until_clear() -> Retrying:
+    """Try again while another writer is in the way."""
+    return Retrying(
+        retry=retry_if_exception(_is_conflict),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_random_exponential(0.02, max=1),
+        reraise=True,
+    )
 
 
 def _is_conflict(error: BaseException) -> bool:
