@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.catalog import DatabaseSpec
@@ -20,7 +19,6 @@ from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.landing import PART_BYTES, Landing, private_folder
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 
-Environment = Literal["local", "production"]
 HOME = Path(".mirror")
 _PACKAGE = Path(__file__).parent
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -28,7 +26,6 @@ _MEMORY = re.compile(_NUMBER.pattern + r" ?[KMGT]i?B", re.IGNORECASE)
 
 #: Every environment variable we read, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
-    "MIRROR_ENVIRONMENT": ("local", "`local` (runs in process) or `production` (a pod per chunk)"),
     "MIRROR_WAREHOUSE": (
         f"ducklake:sqlite:{HOME}/lake.sqlite",
         "where mirrored tables are published",
@@ -61,7 +58,6 @@ VARIABLES: dict[str, tuple[str, str]] = {
 class Settings:
     """Where everything is. Paths are absolute."""
 
-    environment: Environment
     warehouse_url: str
     lake: Path
     landing_url: str
@@ -82,13 +78,6 @@ class Settings:
         def value(name: str) -> str:
             return env.get(name) or VARIABLES[name][0]
 
-        environment = value("MIRROR_ENVIRONMENT")
-        if environment not in get_args(Environment):
-            raise SettingsError(
-                f"{environment!r} is not an environment",
-                where="MIRROR_ENVIRONMENT",
-                remedy=f"use one of {', '.join(get_args(Environment))}",
-            )
         part_mb = value("MIRROR_PART_MB")
         if not part_mb.isdecimal() or int(part_mb) == 0:
             raise SettingsError(
@@ -109,7 +98,6 @@ class Settings:
                 raise SettingsError(f"{folder} is not a folder", where="MIRROR_CATALOG_PATH")
         landing = value("MIRROR_LANDING")
         return cls(
-            environment=environment,  # type: ignore[arg-type]
             warehouse_url=_absolute_catalog(value("MIRROR_WAREHOUSE")),
             lake=Path(value("MIRROR_LAKE")).absolute(),
             landing_url=landing if "://" in landing else str(Path(landing).absolute()),
@@ -162,12 +150,13 @@ class Settings:
         password = self.variables.get(variable) or self._secret(f"{variable}_FILE", None)
         if password is None:
             return url
-        from sqlalchemy.engine import make_url  # here: slow to import, rarely needed
+        # here: slow to import, rarely needed
+        from mirror_assets.mirroring.sources.common import parsed
 
-        parsed = make_url(url)
-        if parsed.password is not None:
+        address = parsed(url, name, "kind+driver://user@host/database")
+        if address.password is not None:
             return url
-        return parsed.set(password=password).render_as_string(hide_password=False)
+        return address.set(password=password).render_as_string(hide_password=False)
 
     def _secret(self, variable: str, default: Path | None) -> str | None:
         """The contents of a secret file; None when no such file is named or there by default."""

@@ -20,7 +20,6 @@ def test_without_variables_everything_is_below_the_working_directory(
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_env({})
     home = tmp_path / ".mirror"
-    assert settings.environment == "local"
     assert settings.warehouse_url == f"ducklake:sqlite:{home}/lake.sqlite"
     assert (settings.lake, settings.landing_url) == (home / "lake", str(home / "landing"))
     assert (settings.scratch, settings.extensions) == (home / "scratch", home / "duckdb")
@@ -41,7 +40,6 @@ def test_a_url_stays_a_url_and_a_path_becomes_absolute() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("MIRROR_ENVIRONMENT", "staging", "local, production"),
         ("MIRROR_PART_MB", "0", "whole number above 0"),
         ("MIRROR_PART_MB", "many", "whole number above 0"),
         ("MIRROR_PART_MB", "²", "whole number above 0"),
@@ -63,7 +61,6 @@ def test_a_wrong_value_names_its_variable(variable: str, value: str, words: str)
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("MIRROR_ENVIRONMENT", "production"),
         ("MIRROR_PART_MB", "1"),
         ("MIRROR_SETTLE_MINUTES", "0"),
         ("MIRROR_MEMORY", "1.5GiB"),

@@ -310,6 +310,17 @@ def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Pa
             " prefix or suffix",
             where=f"catalog {path}",
         )
+    deprecates = [
+        name
+        for name, item in entries.items()
+        if (item.breaking_drift or entry.breaking_drift) == "deprecate"
+    ]
+    if entry.layout == "sharded" and deprecates:
+        raise CatalogError(
+            f"tables.{deprecates[0]}.breaking_drift: 'deprecate' would empty the older days' views"
+            " of the sharded layout; allowed: 'refuse'",
+            where=f"catalog {path}",
+        )
     for name, item in entries.items():
         both = set(item.exclude_columns) & set(item.masked_columns)
         hidden = set(item.primary_key) & set(item.exclude_columns)

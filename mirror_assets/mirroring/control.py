@@ -87,6 +87,8 @@ COMPLETENESS = ControlTable(
         tables_published=(types.INT64, True),
         missing_tables=(types.STRING, False),
         refreshed_at=(types.TIMESTAMP, False),
+        oldest_snapshot_at=(types.TIMESTAMP, False),
+        newest_snapshot_at=(types.TIMESTAMP, False),
         source_rows=(types.INT64, True),
         loaded_rows=(types.INT64, True),
         rejected_rows=(types.INT64, True),
@@ -219,12 +221,17 @@ def completeness_row(
     """Whether a day holds every catalogued table of one and the same refresh.
 
     ``attempts`` are the day's MIRROR_METADATA rows. A table that failed after an earlier success
-    the same day still shows its earlier rows, and counts as missing when a newer refresh exists.
+    the same day still shows its earlier rows, and counts as missing when a newer refresh exists; of
+    a live database, where no refresh tells runs apart, it counts as missing when its last attempt
+    failed. The oldest and newest snapshot say how far apart the day's tables were read.
     """
     published = newest_attempts([row for row in attempts if row["published"]])
     instants = [row["refreshed_at"] for row in attempts if row["refreshed_at"]]
     refreshed_at = max(instants, default=None)
     current = {name: row for name, row in published.items() if row["refreshed_at"] == refreshed_at}
+    if spec.entry.refresh.rule == "schedule":
+        last = newest_attempts(attempts)
+        current = {name: row for name, row in current.items() if last[name]["published"]}
     missing = [table.name for table in spec.tables if table.name not in current]
     rows = [current[table.name] for table in spec.tables if table.name in current]
     return {
@@ -234,6 +241,8 @@ def completeness_row(
         "tables_published": len(spec.tables) - len(missing),
         "missing_tables": ", ".join(missing) or None,
         "refreshed_at": refreshed_at,
+        "oldest_snapshot_at": min((row["snapshot_at"] for row in rows), default=None),
+        "newest_snapshot_at": max((row["snapshot_at"] for row in rows), default=None),
         "source_rows": sum(row["TABLE_ROWS"] for row in rows),
         "loaded_rows": sum(row["loaded_rows"] for row in rows),
         "rejected_rows": sum(row["rejected_rows"] for row in rows),
@@ -243,13 +252,17 @@ def completeness_row(
 
 
 def coverage_row(attempts: Sequence[Row], partition: date, *, run_id: str, now: datetime) -> Row:
-    """A run's coverage over all tables it tried; lost rows of failed tables count as not loaded."""
+    """A run's coverage over all tables it tried; the rows of failed tables count as not loaded.
+
+    No figure is given when a table failed before its rows were counted.
+    """
     mine = newest_attempts([row for row in attempts if row["run_id"] == run_id]).values()
     loaded = sum(row["loaded_rows"] if row["published"] else 0 for row in mine)
     total = sum(row["TABLE_ROWS"] for row in mine)
+    uncounted = any(not row["published"] and row["snapshot_at"] is None for row in mine)
     return {
         "updated_time": now.replace(tzinfo=None),
         "shard": f"{partition:%Y%m%d}",
-        "coverage": coverage.coverage(loaded, total - loaded),
+        "coverage": None if uncounted else coverage.coverage(loaded, total - loaded),
         "run_id": run_id,
     }

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import yaml
 from sqlalchemy import create_engine, inspect
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -17,7 +16,9 @@ from mirror_assets.mirroring.catalog import DatabaseEntry, DatabaseSpec, Refresh
 from mirror_assets.mirroring.errors import MirrorError, SettingsError, UnsupportedType
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Snapshot, TableState
+from mirror_assets.mirroring.sources.common import parsed
 
+_EXAMPLE = "mysql+pymysql://user@host/database"
 _KINDS = {"mysql": "mysql", "mariadb": "mysql", "postgresql": "postgresql"}
 #: What the tables of one chunk should weigh together, at most.
 _CHUNK_MB = 4096
@@ -59,7 +60,7 @@ class Discovery:
 
 def kind_of(url: str) -> str:
     """The catalog's word for a URL's server. Raises SettingsError."""
-    backend = make_url(url).get_backend_name()
+    backend = parsed(url, "at the URL", _EXAMPLE).get_backend_name()
     if backend not in _KINDS:
         raise SettingsError(
             f"{backend} databases cannot be mirrored",
@@ -137,7 +138,7 @@ def differences(spec: DatabaseSpec, url: str) -> list[str]:
 
 def refuse_password(url: str) -> None:
     """Raises SettingsError when a URL on a command line holds a password."""
-    if make_url(url).password is not None:
+    if parsed(url, "at --url", _EXAMPLE).password is not None:
         raise SettingsError(
             "a password on a command line can be read by everybody on the machine",
             where="--url",

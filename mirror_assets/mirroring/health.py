@@ -77,11 +77,11 @@ def _freshness(tx: Transaction, spec: DatabaseSpec, source: SourceView, now: dat
     days = tx.select(
         spec.dataset,
         control.COMPLETENESS.name,
-        ("partition", "complete", "refreshed_at", "missing_tables", "updated_at"),
+        ("partition", "complete", "refreshed_at", "missing_tables", "oldest_snapshot_at"),
     )
     whole = [row for row in days if row["complete"]]
     newest = max(whole, key=lambda row: row["partition"], default=None)
-    instant = (newest["refreshed_at"] or newest["updated_at"]) if newest else None
+    instant = (newest["refreshed_at"] or newest["oldest_snapshot_at"]) if newest else None
     hours = coverage.age(now, instant)
     _write_slis(tx, spec, now, hours)
     reasons = [
@@ -142,7 +142,10 @@ def _write_slis(tx: Transaction, spec: DatabaseSpec, now: datetime, hours: float
     published = tx.select(
         spec.dataset, control.METADATA.name, ("TABLE_NAME", "BQ_LOAD_TIME", "published")
     )
-    newest = control.newest_attempts([row for row in published if row["published"]])
+    mirrored = {table.name for table in spec.tables}
+    newest = control.newest_attempts(
+        [row for row in published if row["published"] and row["TABLE_NAME"] in mirrored]
+    )
     mean = coverage.freshness(now, [row["BQ_LOAD_TIME"] for row in newest.values()])
     age_row = {"updated_time": stamp, "hours_since_last_update": hours}
     freshness_row = {"updated_time": stamp, "average_age": mean, "gcs_url": None}

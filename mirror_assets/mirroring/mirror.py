@@ -210,7 +210,10 @@ class MirrorRun:
         A table that was rebuilt alone since its export is read again.
         """
         found = self._landing.find(self._spec.name, table.name, self._partition)
-        if snapshot is None or instant is None or found is None:
+        if found is None:
+            return None
+        if snapshot is None or instant is None:
+            _refuse_hidden_columns(table, found)
             return found
         state = snapshot.tables().get(table.name)
         is_same = (
@@ -218,6 +221,7 @@ class MirrorRun:
             and found.refreshed_at == instant.refreshed_at
             and state is not None
             and found.source_info.get("create_time") == state.info.get("create_time")
+            and found.schema == snapshot.schema(table)  # the catalog's policies, too, may be new
         )
         return found if is_same else None
 
@@ -265,7 +269,7 @@ class MirrorRun:
                 stamp=instant.stamp,
                 snapshot_at=instant.snapshot_at,
                 refreshed_at=instant.refreshed_at,
-                isolation=snapshot.isolation,
+                isolation=snapshot.isolation if state is None or state.versioned else "per table",
                 source_rows=rows,
                 schema=schema,
                 parts=tuple(parts),
@@ -358,6 +362,22 @@ class MirrorRun:
 
     def _where(self, table: TableSpec) -> str:
         return f"{self._spec.name}/{table.name}"
+
+
+def _refuse_hidden_columns(table: TableSpec, export: Manifest) -> None:
+    """An export from before a column was excluded or masked must not bring its values back."""
+    hidden = [
+        column.name
+        for column in export.schema.columns
+        if column.name in table.exclude_columns
+        or (column.name in table.masked_columns and not column.source_type.startswith("masked "))
+    ]
+    if hidden:
+        raise WrongDay(
+            f"the export of {export.partition} holds column {hidden[0]!r}, which the catalog has"
+            " excluded or masked since",
+            remedy="the day cannot be replayed under the new policy; delete its export",
+        )
 
 
 def instant_of(spec: DatabaseSpec, snapshot: Snapshot, now: datetime) -> Instant | None:

@@ -338,14 +338,15 @@ def _follow(
     dataset, table = context.spec.dataset, context.spec.storage_name(spec.name)
     if tx.schema(dataset, table) is None:
         tx.create_table(dataset, table, source, partitioned=True)
-    elif not drift.breaking:
-        tx.evolve(dataset, table, source, drift)
-    elif _is_replay(context, history):
+    elif _is_replay(context, history) and (drift.breaking or _adds(drift)):
+        # following it would bring back what later days have dropped
         raise DriftRefused(
-            f"the export differs from the table: {'; '.join(map(str, drift.breaking))}",
+            f"the export differs from the table: {drift}",
             remedy=f"nothing to do: the table follows later partitions; look for this day in"
             f" {table}_depr_<n>",
         )
+    elif not drift.breaking:
+        tx.evolve(dataset, table, source, drift)
     elif spec.breaking_drift == "refuse":
         raise DriftRefused(
             f"the schema changed: {'; '.join(map(str, drift.breaking))}",
@@ -358,6 +359,10 @@ def _follow(
             number += 1
         tx.rename(dataset, table, f"{table}_depr_{number}")
         tx.create_table(dataset, table, source, partitioned=True)
+
+
+def _adds(drift: Drift) -> bool:
+    return any(change.change == "added" for change in drift.changes)
 
 
 def _as_published(schema: TableSchema) -> TableSchema:

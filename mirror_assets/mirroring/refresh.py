@@ -64,11 +64,13 @@ def current(spec: DatabaseSpec, states: Mapping[str, TableState], now: datetime)
             (),
             unmirrored,
         )
-    quiet = now - times[-1]  # also when only the first tables of the next rebuild are there
+    # also when only the first tables of the next rebuild are there, or the last are being filled
+    changes = [moment for name in mirrored if (moment := states[name].updated_at) is not None]
+    quiet = now - max([times[-1], *changes])
     if quiet < timedelta(minutes=rule.settle_minutes):
         return RefreshState(
             None,
-            f"the newest table is {quiet.total_seconds() / 60:.1f} minutes old;"
+            f"the newest change is {quiet.total_seconds() / 60:.1f} minutes old;"
             f" waiting until it is {rule.settle_minutes:g}",
             (),
             unmirrored,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from mirror_assets.mirroring import control
 from mirror_assets.mirroring.catalog import DatabaseSpec
@@ -33,7 +33,14 @@ def _expire_rows(tx: Transaction, spec: DatabaseSpec, now: datetime) -> None:
     if retention.lake_days is None:
         return
     oldest = (now - timedelta(days=retention.lake_days)).date()
+    # a silent source must not empty its latest view: the newest partition stays
+    newest: dict[str, date] = {}
+    if tx.schema(spec.dataset, control.METADATA.name) is not None:
+        columns = ("TABLE_NAME", "partition")
+        for row in tx.select(spec.dataset, control.METADATA.name, columns, published=True):
+            name = spec.storage_name(row["TABLE_NAME"])
+            newest[name] = max(row["partition"], newest.get(name, row["partition"]))
     for table in spec.tables:
         name = spec.storage_name(table.name)
-        if tx.schema(spec.dataset, name) is not None:
-            tx.delete_before(spec.dataset, name, PARTITION_COLUMN, oldest)
+        if name in newest and tx.schema(spec.dataset, name) is not None:
+            tx.delete_before(spec.dataset, name, PARTITION_COLUMN, min(oldest, newest[name]))

@@ -13,11 +13,11 @@ from mirror_assets.settings import Settings
 def build_definitions(settings: Settings, mirror: MirrorResource | None = None) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of every catalogued database."""
     databases = settings.databases()
-    is_local = settings.environment == "local"
     parts = [database_definitions(spec) for spec in databases]
     common = dg.Definitions(
-        resources={"mirror": mirror or MirrorResource(copy_ahead=is_local)},
-        executor=dg.in_process_executor if is_local else dg.multiprocess_executor,
+        resources={"mirror": mirror or MirrorResource()},
+        # a snapshot belongs to one process: so do all chunks of a run
+        executor=dg.in_process_executor,
         jobs=[upkeep.upkeep_job(databases)],
         schedules=[upkeep.upkeep_schedule()],
         sensors=[alerts.failure_sensor()],

@@ -40,7 +40,7 @@ def refresh_sensor(spec: DatabaseSpec) -> dg.SensorDefinition:
         if state.instant is None:
             return dg.SkipReason(state.reason)
         instant = state.instant.isoformat()
-        if instant == context.cursor:
+        if context.cursor and instant <= context.cursor:
             altered = f"; altered alone since: {', '.join(state.altered)}" if state.altered else ""
             return dg.SkipReason(f"the refresh of {instant} was already requested{altered}")
         context.update_cursor(instant)
@@ -161,4 +161,4 @@ def _is_mirrored(spec: DatabaseSpec, instant: datetime) -> bool:
         return False  # nothing was ever mirrored
     finally:
         warehouse.close()
-    return any(row[0] == instant for row in rows)
+    return any(row[0] is not None and row[0] >= instant for row in rows)

@@ -1,7 +1,7 @@
 """The process's side of a Dagster run: one MirrorRun per database, shared by its chunks.
 
-In one process a run's chunks share one snapshot; while Dagster stores the events of one chunk, the
-next is published and those after it are copied. In a pod per chunk each process has its own only.
+A run's chunks share one snapshot, so they execute in one process; while Dagster stores the events
+of one chunk, the next is published and those after it are copied.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,12 +23,7 @@ from mirror_assets.settings import Settings, remove_scratch
 
 
 class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """What steps and checks need: settings, source, warehouse and the running mirror.
-
-    ``copy_ahead``: whether all chunks of a run execute in this process.
-    """
-
-    copy_ahead: bool = True
+    """What steps and checks need: settings, source, warehouse and the running mirror."""
 
     _settings: Settings = PrivateAttr()
     _warehouse: Warehouse = PrivateAttr()
@@ -80,8 +75,8 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         harmless.
         """
         run = self._runs.get((spec.name, partition))
-        if run is None or not self.copy_ahead:
-            later = [table for table in selected if table not in tables] if self.copy_ahead else []
+        if run is None:
+            later = [table for table in selected if table not in tables]
             run = MirrorRun(
                 spec,
                 self.source(spec),
@@ -97,7 +92,7 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._runs[spec.name, partition] = run.__enter__()
         published = self._ahead.pop(tuple(tables), None)
         reports = published.result() if published else run.publish(tables)
-        following = _following(spec, tables, selected) if self.copy_ahead else ()
+        following = _following(spec, tables, selected)
         if following and following not in self._ahead:
             self._ahead[following] = self._publisher.submit(run.publish, following)
         return reports

@@ -19,13 +19,16 @@ class TableState:
     """A base table as the source's catalogue shows it.
 
     ``created_at`` (UTC) changes when the table is rebuilt; None where the source has no such
-    notion. ``info`` goes into the manifest and MIRROR_METADATA.
+    notion. ``updated_at`` (UTC) is its last known change. ``versioned``: whether a snapshot of the
+    server covers it. ``info`` goes into the manifest and MIRROR_METADATA.
     """
 
     name: str
     created_at: datetime | None
     size_mb: int
     info: dict[str, Any] = field(default_factory=dict, compare=False)
+    updated_at: datetime | None = None
+    versioned: bool = True
 
 
 class Snapshot(Protocol):

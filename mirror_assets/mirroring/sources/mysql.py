@@ -136,21 +136,30 @@ class _Connection:
         rows = self.execute(
             "SELECT TABLE_NAME, CREATE_TIME, UPDATE_TIME,"
             " ROUND((COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)) / 1048576),"
-            " @@global.time_zone, @@system_time_zone"
+            " @@global.time_zone, @@system_time_zone, ENGINE,"
+            " TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(),"
+            " CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', @@global.time_zone))"
             " FROM information_schema.TABLES"
             " WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
             schema,
         )
         found = {}
-        for name, created, updated, size, global_zone, system_zone in rows:
+        for name, created, updated, size, global_zone, system_zone, engine, offset in rows:
             zone_name = system_zone if global_zone == "SYSTEM" else global_zone
-            zone = zone_of(zone_name, self._where)
+            zone = zone_of(zone_name, self._where, offset)
             info = {
                 "create_time": _local(created, zone),
                 "update_time": _local(updated, zone),
                 "db_timezone": zone_name,
             }
-            found[name] = TableState(name, _utc(created), int(float(size or 0)), info)
+            found[name] = TableState(
+                name=name,
+                created_at=_utc(created),
+                size_mb=int(float(size or 0)),
+                info=info,
+                updated_at=_utc(updated),
+                versioned=engine == "InnoDB",
+            )
         return found
 
     def close(self) -> None:
@@ -290,15 +299,21 @@ def _local(text: str | None, zone: tzinfo) -> str | None:
     return moment.astimezone(zone).replace(tzinfo=None).isoformat(" ") if moment else None
 
 
-def zone_of(name: str, where: str) -> tzinfo:
-    """A MySQL time zone variable (``US/Pacific``, ``-08:00``, ``UTC``) as a tzinfo."""
+def zone_of(name: str, where: str, offset: str | None = None) -> tzinfo:
+    """A MySQL time zone variable (``US/Pacific``, ``-08:00``, ``UTC``) as a tzinfo.
+
+    An operating system's abbreviation (``PDT``) names no zone: then the server's own ``offset`` in
+    seconds holds.
+    """
     if name[:1] in "+-":
         hours, minutes = name[1:].split(":")
-        offset = timedelta(hours=int(hours), minutes=int(minutes))
-        return timezone(-offset if name[0] == "-" else offset)
+        ahead = timedelta(hours=int(hours), minutes=int(minutes))
+        return timezone(-ahead if name[0] == "-" else ahead)
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError):
+        if offset is not None:
+            return timezone(timedelta(seconds=int(offset)))
         raise SourceFault(
             f"the server's time zone {name!r} is not a zone name we know",
             where=where,
