@@ -23,14 +23,16 @@ from mirror_assets.mirroring.errors import (
     MirrorError,
     PermanentError,
     RefreshIncomplete,
+    RefreshLanded,
     RowsUnaccounted,
+    SourceUnavailable,
     WarehouseFault,
     WrongDay,
     at_edge,
 )
-from mirror_assets.mirroring.landing import ExportWriter, Landing, Manifest, Part
+from mirror_assets.mirroring.landing import ExportWriter, Isolation, Landing, Manifest, Part
 from mirror_assets.mirroring.publication import Staged, TableReport, publish
-from mirror_assets.mirroring.sources.base import Snapshot, Source
+from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
 from mirror_assets.mirroring.typed import MAX_LISTED, CsvPart, LoadedPart, TypedLoader
 from mirror_assets.mirroring.warehouses.base import Warehouse
 
@@ -98,6 +100,7 @@ class MirrorRun:
         self._asked_for = 0
         self._unseen: MirrorError | None = None
         self._stopped = threading.Event()
+        self._reconnected = False
         self._staged: dict[str, Future[Staged]] = {t.name: Future() for t in self._tables}
 
     def __enter__(self) -> MirrorRun:
@@ -143,16 +146,39 @@ class MirrorRun:
 
     def _copy_all(self) -> None:
         remaining = list(self._tables)
+        first: Instant | None = None
         try:
-            with ExitStack() as stack:
-                snapshot, instant = self._open(stack)
-                while remaining and not self._stopped.is_set():
-                    self._room.acquire()
-                    if not self._stopped.is_set():
-                        self._copy(remaining.pop(0), snapshot, instant)
+            while remaining and not self._stopped.is_set():
+                with ExitStack() as stack:
+                    snapshot, instant = self._open(stack)
+                    first = first or instant
+                    self._refuse_newer(first, instant)
+                    self._copy_until_cut(remaining, snapshot, instant)
         except Exception as error:
             self._fail_all(remaining, at_edge(error))
         self._fail_all(remaining, PermanentError("the run was stopped"))
+
+    def _copy_until_cut(
+        self, remaining: list[TableSpec], snapshot: Snapshot | None, instant: Instant | None
+    ) -> None:
+        """Copy tables until all are done, or one of them cost us the connection."""
+        while remaining and not self._stopped.is_set():
+            self._room.acquire()
+            if self._stopped.is_set():
+                return
+            if isinstance(self._copy(remaining.pop(0), snapshot, instant), SourceUnavailable):
+                self._reconnected = True
+                return
+
+    def _refuse_newer(self, first: Instant | None, instant: Instant | None) -> None:
+        """After a reconnection the vendor's database must still show the same refresh."""
+        then, now = (found.refreshed_at if found else None for found in (first, instant))
+        if then != now:
+            raise RefreshLanded(
+                "the vendor rebuilt the database while it was being read",
+                where=self._spec.name,
+                remedy="the run is tried again on the new refresh",
+            )
 
     def _open(self, stack: ExitStack) -> tuple[Snapshot | None, Instant | None]:
         """The snapshot to copy from, or nothing when the partition must be replayed."""
@@ -172,7 +198,10 @@ class MirrorRun:
         stack.close()
         return None, instant
 
-    def _copy(self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None) -> None:
+    def _copy(
+        self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None
+    ) -> Exception | None:
+        """Copy one table, or replay it; its fault, if any, is its own and returned."""
         staged = Staged(table, None)
         began = monotonic()
         try:
@@ -190,6 +219,8 @@ class MirrorRun:
             self._typist.submit(self._finish, staged, loading, manifest)
         except Exception as error:
             self._typist.submit(self._give_up, staged, at_edge(error, self._where(table)))
+            return error
+        return None
 
     def _staging(self, table: TableSpec) -> Path:
         try:
@@ -269,7 +300,7 @@ class MirrorRun:
                 stamp=instant.stamp,
                 snapshot_at=instant.snapshot_at,
                 refreshed_at=instant.refreshed_at,
-                isolation=snapshot.isolation if state is None or state.versioned else "per table",
+                isolation=self._isolation(snapshot, state),
                 source_rows=rows,
                 schema=schema,
                 parts=tuple(parts),
@@ -304,6 +335,12 @@ class MirrorRun:
             with suppress(MirrorError):  # the first error is the one to tell
                 snapshot.release()
             raise
+
+    def _isolation(self, snapshot: Snapshot, state: TableState | None) -> Isolation:
+        """A second snapshot of a live database, or a table without versions, is another instant."""
+        is_live = self._spec.entry.refresh.rule == "schedule"
+        is_apart = (self._reconnected and is_live) or (state is not None and not state.versioned)
+        return "per table" if is_apart else snapshot.isolation
 
     # -- typing, in the typist's thread
 

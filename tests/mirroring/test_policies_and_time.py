@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 
 import pytest
@@ -112,3 +113,43 @@ def test_a_silent_source_keeps_its_newest_partition(bench: Bench) -> None:
     expire((spec,), bench.landing, bench.warehouse, now=utc_now())
     assert len(bench.rows("t")) == 1
     assert bench.rows("t_latest") == [(1, "123-45")]
+
+
+def test_a_table_that_costs_the_connection_fails_alone(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.run(f"CREATE TABLE {name} (id int)", f"INSERT INTO {name} VALUES (1)")
+    spec = bench.catalog(["a", "b", "c"])
+
+    def kill() -> None:
+        for (number,) in bench.ask(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'reader'"
+        ):
+            bench.run(f"KILL CONNECTION {number}")
+
+    interrupted = sys.modules[type(bench).__module__].Interrupted  # the class the fixture knows
+    reports = bench.mirror_day(spec, source=interrupted(bench.source(spec), "b", "before", kill))
+    assert {name: report.published for name, report in reports.items()} == {
+        "a": True,
+        "b": False,
+        "c": True,
+    }
+    assert reports["b"].error is not None
+    assert reports["b"].error.transient
+
+
+def test_a_live_snapshot_taken_anew_is_said_to_be_another_instant(pg_bench: KindBench) -> None:
+    for name in ("a", "b", "c"):
+        pg_bench.run(f"CREATE TABLE {name} (id int)")
+    spec = pg_bench.catalog(["a", "b", "c"])
+
+    def kill() -> None:
+        pg_bench.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
+        )
+
+    interrupted = sys.modules[type(pg_bench).__module__].Interrupted
+    source = interrupted(pg_bench.source(spec), "b", "before", kill)
+    reports = pg_bench.mirror_day(spec, source=source)
+    assert [reports[name].published for name in ("a", "b", "c")] == [True, False, True]
+    told = dict(pg_bench.rows("MIRROR_METADATA", "TABLE_NAME, snapshot", where="published"))
+    assert told == {"a": "one instant", "c": "per table"}
