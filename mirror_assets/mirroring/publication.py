@@ -387,15 +387,25 @@ def _without_later_columns(drift: Drift, known: TableSchema) -> Drift:
 
 
 def ensure_control_tables(tx: Transaction, spec: DatabaseSpec) -> None:
-    """Create what is missing of the mirror's own tables and their latest views."""
-    if tx.schema(spec.dataset, control.COMPLETENESS.name) is None:
-        for table in control.DATASET_TABLES:
-            tx.create_table(spec.dataset, table.name, table.schema, partitioned=False)
+    """Create what is missing of the mirror's own tables, columns and latest views."""
+    tables = [(spec.dataset, table) for table in control.DATASET_TABLES]
+    changed = [_ensure(tx, dataset, table) for dataset, table in tables]
+    for table in control.sli_tables(spec.name):
+        _ensure(tx, control.SLI_DATASET, table)
+    if any(changed):
         for view, statement in control.latest_views(spec.dataset).items():
             tx.view(spec.dataset, view, statement)
-    for table in control.sli_tables(spec.name):
-        if tx.schema(control.SLI_DATASET, table.name) is None:
-            tx.create_table(control.SLI_DATASET, table.name, table.schema, partitioned=False)
+
+
+def _ensure(tx: Transaction, dataset: str, table: control.ControlTable) -> bool:
+    """Create a control table, or add the columns that a newer version writes."""
+    known = tx.schema(dataset, table.name)
+    if known is None:
+        tx.create_table(dataset, table.name, table.schema, partitioned=False)
+        return True
+    added = Drift(tuple(c for c in compare(known, table.schema).changes if c.change == "added"))
+    tx.evolve(dataset, table.name, table.schema, added)
+    return bool(added)
 
 
 def _record(

@@ -9,6 +9,7 @@ import pytest
 
 from mirror_assets.mirroring import health
 from mirror_assets.mirroring.errors import CatalogError
+from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction
 from tests.conftest import Bench, KindBench, utc_now
 
 
@@ -153,3 +154,19 @@ def test_a_live_snapshot_taken_anew_is_said_to_be_another_instant(pg_bench: Kind
     assert [reports[name].published for name in ("a", "b", "c")] == [True, False, True]
     told = dict(pg_bench.rows("MIRROR_METADATA", "TABLE_NAME, snapshot", where="published"))
     assert told == {"a": "one instant", "c": "per table"}
+
+
+def test_control_tables_of_an_older_version_gain_the_newer_columns(bench: Bench) -> None:
+    bench.run("CREATE TABLE a (id int)")
+    spec = bench.catalog(["a"])
+    bench.mirror_day(spec)
+
+    def age(tx: DuckLakeTransaction) -> None:
+        tx._connection.execute(
+            'ALTER TABLE clinic_mirror."MIRROR_COMPLETENESS" DROP COLUMN newest_snapshot_at'
+        )
+
+    bench.warehouse.commit(age)  # type: ignore[arg-type]
+    assert bench.mirror_day(spec)["a"].published
+    newest = bench.rows("MIRROR_COMPLETENESS", "newest_snapshot_at IS NOT NULL")
+    assert newest == [(True,)]
