@@ -34,7 +34,7 @@ class MirrorError(Exception):
     def sentence(self) -> str:
         """One line for people: place, fact, next step."""
         place = f"{self.where}: " if self.where else ""
-        next_step = f" Next: {self.remedy}" if self.remedy else ""
+        next_step = f". Next: {self.remedy}" if self.remedy else ""
         return f"{place}{self.what}{next_step}"
 
     def at(self, where: str) -> MirrorError:

@@ -353,7 +353,7 @@ def test_every_kind_of_error_has_its_word_and_keeps_it_at_the_edge() -> None:
     for kind in kinds:
         error = at_edge(kind("what", remedy="do"), "here")
         assert type(error) is kind
-        assert error.sentence == "here: what Next: do"
+        assert error.sentence == "here: what. Next: do"
         assert error.transient is issubclass(kind, TransientError)
         assert error.resource in {"DB", "GCS", "BQ"}
 
