@@ -20,7 +20,7 @@ from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.sample import demo as sample_demo
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, sweep_scratch
 
 _MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
 
@@ -191,6 +191,7 @@ def upkeep() -> None:
     done = retention.expire(
         settings.databases(), settings.landing(), warehouse, now=datetime.now(UTC)
     )
+    done["scratch_folders_swept"] = sweep_scratch(settings.scratch)
     for name, count in done.items():
         click.echo(f"{count:6} {name.replace('_', ' ')}")
 

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +184,15 @@ class Settings:
     def new_scratch(self) -> Path:
         """A private folder for one run; remove it with ``remove_scratch``."""
         return private_folder(self.scratch / f"{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def sweep_scratch(folder: Path, *, older_than_hours: float = 24) -> int:
+    """Delete what killed runs left in the scratch folder; how many folders that were."""
+    oldest = time.time() - older_than_hours * 3600
+    left = [path for path in folder.glob("*") if path.stat().st_mtime < oldest]
+    for path in left:
+        remove_scratch(path)
+    return len(left)
 
 
 def remove_scratch(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirror_assets.mirroring.errors import SettingsError
-from mirror_assets.settings import VARIABLES, Settings, remove_scratch
+from mirror_assets.settings import VARIABLES, Settings, remove_scratch, sweep_scratch
 
 SECRET = "mysql+pymysql://reader:hush-hush@host/elation"
 
@@ -154,3 +155,13 @@ _NOT_VARIABLES = {
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\bMIRROR_[A-Z_]*", text)
+
+
+def test_only_old_scratch_folders_are_swept(tmp_path: Path) -> None:
+    old, new = tmp_path / "1-old", tmp_path / "2-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "spilled").write_text("x")
+    os.utime(old, (0, 0))
+    assert sweep_scratch(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["2-new"]

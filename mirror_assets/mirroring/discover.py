@@ -14,9 +14,8 @@ from sqlalchemy.pool import NullPool
 from mirror_assets.mirroring import catalog, refresh
 from mirror_assets.mirroring.catalog import DatabaseEntry, DatabaseSpec, RefreshRule
 from mirror_assets.mirroring.errors import MirrorError, SettingsError, UnsupportedType
-from mirror_assets.mirroring.sources import open_source
+from mirror_assets.mirroring.sources import open_source, parsed
 from mirror_assets.mirroring.sources.base import Snapshot, TableState
-from mirror_assets.mirroring.sources.common import parsed
 
 _EXAMPLE = "mysql+pymysql://user@host/database"
 _KINDS = {"mysql": "mysql", "mariadb": "mysql", "postgresql": "postgresql"}

@@ -156,6 +156,9 @@ class Landing:
         if not self.local:
             self._fs.put_file(str(target), path)
 
+    def delete(self, path: str) -> None:
+        self._fs.rm_file(path)
+
     # -- reading
 
     def find(self, database: str, table: str, day: date) -> Manifest | None:
@@ -332,6 +335,9 @@ class ExportWriter:
                 self._file.close()
             self._landing.local_target(self._path()).unlink(missing_ok=True)
             self._file = None
+        for part in self.parts:
+            with suppress(OSError):
+                self._landing.delete(f"{self._folder}/{part.file}")
 
     def _path(self) -> str:
         return f"{self._folder}/{self._base}_{len(self.parts)}-{self._token}{self._suffix}"

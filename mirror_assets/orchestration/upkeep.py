@@ -6,7 +6,7 @@ import dagster as dg
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.retention import expire
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, sweep_scratch
 
 UPKEEP_JOB = "upkeep"
 
@@ -22,6 +22,7 @@ def upkeep_job(databases: tuple[DatabaseSpec, ...]) -> dg.JobDefinition:
             done = expire(databases, settings.landing(), warehouse, now=datetime.now(UTC))
         finally:
             warehouse.close()
+        done["scratch_folders_swept"] = sweep_scratch(settings.scratch)
         context.add_output_metadata(
             {name: dg.IntMetadataValue(count) for name, count in done.items()}
         )
