@@ -59,7 +59,6 @@ class CannedMirror(MirrorResource):
                 loaded=2000,
                 rejected=0,
                 allowed=0,
-                listed_rejects=0,
                 zero_dates_nulled=0,
                 coverage=100.0,
                 drift="none",

@@ -115,6 +115,14 @@ def latest_views(dataset: str) -> dict[str, str]:
     }
 
 
+def last_attempts(dataset: str, day: date) -> str:
+    """SQL for the MIRROR_METADATA rows of each table's last attempt at a day."""
+    return (
+        f'(SELECT * FROM "{dataset}"."{METADATA.name}" WHERE partition = DATE \'{day}\' QUALIFY'
+        " row_number() OVER (PARTITION BY TABLE_NAME ORDER BY BQ_LOAD_TIME DESC) = 1)"
+    )
+
+
 def errors_shard(dataset: str, day: date) -> tuple[str, str]:
     """Name and statement of the sharded layout's errors of one day, as the importer named them.
 
@@ -124,10 +132,8 @@ def errors_shard(dataset: str, day: date) -> tuple[str, str]:
         f"{dataset}_errors_{day:%Y%m%d}",
         f'SELECT e."table" AS "tableName", e.error AS "errorMsg",'
         ' coalesce(e.row_text, \'\') AS "rawLine", CAST(e.load_time AS TIMESTAMP) AS "timestamp"'
-        f' FROM "{dataset}"."{ERRORS.name}" AS e JOIN (SELECT * FROM "{dataset}"."{METADATA.name}"'
-        f" WHERE partition = DATE '{day}' QUALIFY row_number() OVER (PARTITION BY TABLE_NAME"
-        " ORDER BY BQ_LOAD_TIME DESC) = 1) AS m ON e.run_id = m.run_id"
-        ' AND e.partition = m.partition AND e."table" = m.TABLE_NAME',
+        f' FROM "{dataset}"."{ERRORS.name}" AS e JOIN {last_attempts(dataset, day)} AS m'
+        ' ON e.run_id = m.run_id AND e.partition = m.partition AND e."table" = m.TABLE_NAME',
     )
 
 

@@ -103,7 +103,6 @@ class TableReport:
     loaded: int
     rejected: int
     allowed: int
-    listed_rejects: int
     zero_dates_nulled: int
     coverage: float | None
     drift: str
@@ -538,7 +537,6 @@ def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
         loaded=item.loaded,
         rejected=item.rejected,
         allowed=item.table.allowed_rejects(context.partition),
-        listed_rejects=len(item.rejects),
         zero_dates_nulled=item.zero_dates_nulled,
         coverage=coverage.coverage(item.loaded, item.rejected),
         drift=str(outcome.drift),

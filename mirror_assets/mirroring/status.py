@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.control import last_attempts
 from mirror_assets.mirroring.coverage import coverage
 from mirror_assets.mirroring.warehouses.base import Rows, Warehouse
 
@@ -45,7 +46,7 @@ def days(warehouse: Warehouse, spec: DatabaseSpec, count: int) -> list[DayStatus
 def failures(warehouse: Warehouse, spec: DatabaseSpec, day: date) -> Rows:
     """Tables whose last attempt at a day was not published, and our sentence for it."""
     return warehouse.query(
-        f'SELECT e."table", e.kind, e.error FROM {_last_attempts(spec, day)} AS m'
+        f'SELECT e."table", e.kind, e.error FROM {last_attempts(spec.dataset, day)} AS m'
         f" JOIN {spec.dataset}.MIRROR_ERRORS AS e ON e.run_id = m.run_id"
         ' AND e."table" = m.TABLE_NAME AND e.partition = m.partition'
         " WHERE NOT m.published AND e.row_number IS NULL"
@@ -55,7 +56,7 @@ def failures(warehouse: Warehouse, spec: DatabaseSpec, day: date) -> Rows:
 
 def seconds(warehouse: Warehouse, spec: DatabaseSpec, day: date) -> float:
     """Seconds spent copying and typing the tables of a day's last attempts."""
-    attempts = _last_attempts(spec, day)
+    attempts = last_attempts(spec.dataset, day)
     answer = warehouse.query(f"SELECT coalesce(sum(seconds), 0) FROM {attempts} AS m")
     return float(answer.rows[0][0])
 
@@ -82,15 +83,9 @@ def error_rows(
 
 def _errors(spec: DatabaseSpec, day: date) -> str:
     return (
-        f"SELECT e.* FROM {spec.dataset}.MIRROR_ERRORS AS e JOIN {_last_attempts(spec, day)} AS m"
+        f"SELECT e.* FROM {spec.dataset}.MIRROR_ERRORS AS e"
+        f" JOIN {last_attempts(spec.dataset, day)} AS m"
         ' ON e.run_id = m.run_id AND e."table" = m.TABLE_NAME AND e.partition = m.partition'
-    )
-
-
-def _last_attempts(spec: DatabaseSpec, day: date) -> str:
-    return (
-        f"(SELECT * FROM {spec.dataset}.MIRROR_METADATA WHERE partition = DATE '{day}' QUALIFY"
-        " row_number() OVER (PARTITION BY TABLE_NAME ORDER BY BQ_LOAD_TIME DESC) = 1)"
     )
 
 
