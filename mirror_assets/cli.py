@@ -16,12 +16,14 @@ from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
 from mirror_assets.mirroring import status as state
 from mirror_assets.mirroring.errors import MirrorError
+from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, verifier
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.sample import demo as sample_demo
 from mirror_assets.settings import Settings, sweep_scratch
 
+_NAMED = 100  # rows that are named one by one
 _MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
 
 
@@ -91,6 +93,60 @@ def errors(database: str, text: str | None, table: str | None, limit: int, csv: 
 
 
 @main.command()
+@click.argument("database")
+@click.option("--partition", "text", help="UTC day; today when not given.")
+@click.option("--table", "names", multiple=True, help="Only this table; may be repeated.")
+@click.option(
+    "--against",
+    type=click.Choice(AGAINST),
+    default="auto",
+    show_default=True,
+    help="What to compare with; auto takes the first that still holds the same state.",
+)
+def verify(database: str, text: str | None, names: tuple[str, ...], against: Against) -> None:
+    """Prove a day cell by cell; 1 when anything differs. Keys of differing rows are printed."""
+    settings, warehouse = _open()
+    spec, day = settings.database(database), _day(text)
+    chosen = [spec.table(name) for name in names] or list(spec.tables)
+    shown = Table("table", "against", "rows there", "in warehouse", "rejected", "verdict")
+    different = []
+    with verifier(
+        spec,
+        lambda: open_source(spec, settings.database_url(spec.name)),
+        settings.landing(),
+        warehouse,
+        partition=day,
+        against=against,
+    ) as proving:
+        for number, proof in enumerate(proving.verify(chosen), start=1):
+            if sys.stderr.isatty():
+                click.echo(f"{number} of {len(chosen)}: {proof.table}", err=True)
+            verdict = "[green]equal[/]" if proof.proven else f"[red]{escape(proof.faults[0])}[/]"
+            counts = (proof.reference_rows, proof.held_rows, proof.rejected)
+            shown.add_row(
+                escape(proof.table), proof.against or "-", *(f"{n:,}" for n in counts), verdict
+            )
+            if not proof.proven:
+                different.append(proof)
+    _console().print(shown)
+    for proof in different:
+        _name_differences(proof)
+    click.echo(f"{len(chosen) - len(different)} of {len(chosen)} tables of {day} are proven")
+    sys.exit(1 if different else 0)
+
+
+def _name_differences(proof: TableProof) -> None:
+    click.echo(f"\n{proof.table}:")
+    for fault in proof.faults:
+        click.echo(f"  {fault}")
+    for row in proof.named[:_NAMED]:
+        place = f": {', '.join(row.columns)}" if row.columns else ""
+        click.echo(f"    {row.how} {row.key}{place}")
+    if len(proof.named) > _NAMED:
+        click.echo(f"    and {len(proof.named) - _NAMED} more")
+
+
+@main.command()
 @click.argument("statement")
 @click.option("--csv", is_flag=True, help="As CSV, all rows.")
 @click.option("--limit", default=200, show_default=True, help="Rows to show as a table.")
@@ -113,14 +169,14 @@ def discover(
     database: str, url: str | None, schema: str | None, write: bool, check: bool, inventory: bool
 ) -> None:
     """Propose a catalog for a database, or check the one there is."""
-    settings = Settings.from_env()
+    settings, warehouse = _open()
     if url is not None:
         discovery.refuse_password(url)
         url = settings.with_password(database, url)
     else:
         url = settings.database_url(database)
     if check:
-        found = discovery.differences(settings.database(database), url)
+        found = discovery.differences(settings.database(database), url, warehouse)
         for sentence in found:
             click.echo(sentence)
         click.echo(f"{len(found)} differences")

@@ -12,6 +12,7 @@ from mirror_assets.mirroring.publication import TableReport
 COVERAGE_CHECK = "row_count_coverage"
 FRESHNESS_CHECK = "freshness"
 CATALOG_CHECK = "catalog_complete"
+EXACTNESS_CHECK = "exact"
 
 DATABASE_TAG = "mirror/database"
 REFRESH_TAG = "mirror/refresh"
@@ -50,6 +51,10 @@ def health_job(spec: DatabaseSpec) -> str:
     return f"{spec.name}_health"
 
 
+def verify_job(spec: DatabaseSpec) -> str:
+    return f"{spec.name}_verify"
+
+
 def table_metadata(report: TableReport) -> dict[str, Any]:
     """Metadata of one materialization; plain numbers become plots."""
     rate = report.source_rows / report.seconds if report.seconds else 0.0
@@ -69,6 +74,10 @@ def table_metadata(report: TableReport) -> dict[str, Any]:
     }
     if report.zero_dates_nulled:
         metadata["zero_dates_nulled"] = report.zero_dates_nulled
+    if report.misfits_nulled:
+        metadata["misfits_nulled"] = report.misfits_nulled
+    if report.set_aside:
+        metadata["set_aside"] = report.set_aside
     instant = report.refreshed_at or report.snapshot_at
     if instant:
         metadata["source_instant"] = dg.MetadataValue.timestamp(instant)

@@ -18,6 +18,7 @@ WITHOUT_DAGSTER = (*ENGINE, "sample")
 #: Modules at the root that tell everybody where things are, and import the engine only.
 SHARED = ("settings", "partitions", "keys")
 TOP = ("definitions", "cli")
+_PROOF = "mirror_assets.mirroring.proof"
 
 
 def _modules() -> dict[str, Path]:
@@ -180,3 +181,12 @@ def test_only_named_modules_import_drivers() -> None:
     assert users["duckdb"] <= {"mirroring"}
     assert users["pymysql"] <= {"mirroring", "sample"}
     assert users.get("psycopg2", set()) <= {"mirroring", "sample"}
+
+
+def test_a_proof_shares_no_formatting_with_what_it_proves() -> None:
+    proof = [module for module in _of("mirroring") if module.startswith(_PROOF)]
+    assert len(proof) >= 5
+    shared = {f"mirror_assets.mirroring.{name}" for name in ("dialect", "casts", "scan")}
+    for module in proof:
+        assert not GRAPH[module] & shared, module
+        assert not any(".sources." in name and ".base" not in name for name in GRAPH[module])

@@ -107,3 +107,38 @@ def test_upkeep_says_what_it_did(mirror: Mirror, one_bad_table: str) -> None:
     result = mirror("upkeep")
     assert result.exit_code == 0
     assert "exports deleted" in result.output
+
+
+def test_verify_proves_a_day_and_names_a_changed_row_by_its_key(
+    bench: Bench, mirror: Mirror
+) -> None:
+    bench.run(
+        "CREATE TABLE patient (id int PRIMARY KEY, name text)",
+        "INSERT INTO patient VALUES (7, 'SECRET-A'), (8, 'SECRET-B')",
+        "CREATE TABLE visit (id int PRIMARY KEY)",
+    )
+    spec = bench.catalog(["patient", "visit"])
+    bench.mirror_day(spec)
+    day = str(bench.day(spec))
+
+    proven = mirror("verify", "clinic", "--partition", day)
+    assert proven.exit_code == 0, proven.output
+    assert f"2 of 2 tables of {day} are proven" in proven.output
+
+    bench.run("UPDATE patient SET name = 'SECRET-C' WHERE id = 7")
+    differs = mirror("verify", "clinic", "--partition", day, "--table", "patient")
+    assert differs.exit_code == 1
+    assert "0 of 1 tables" in differs.output
+    assert 'changed {"id": "7"}: name' in differs.output
+    assert "SECRET" not in differs.output
+
+    export = mirror("verify", "clinic", "--partition", day, "--against", "export")
+    assert export.exit_code == 0, export.output
+
+
+def test_verify_of_a_day_that_was_never_mirrored_exits_1(bench: Bench, mirror: Mirror) -> None:
+    bench.run("CREATE TABLE visit (id int PRIMARY KEY)")
+    bench.mirror_day(bench.catalog(["visit"]))
+    result = mirror("verify", "clinic", "--partition", "2026-01-02")
+    assert result.exit_code == 1
+    assert "was never published" in " ".join(result.output.split())

@@ -13,18 +13,37 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from mirror_assets.mirroring import names
 from mirror_assets.mirroring.errors import CatalogError
-from mirror_assets.mirroring.types import TypePolicy
+from mirror_assets.mirroring.schema import Column, LogicalType
+from mirror_assets.mirroring.types import MAPPINGS, Misfits, TypePolicy
 
+_NullWord = BeforeValidator(lambda value: "null" if value is None else value)
 ZeroDates = Annotated[
-    # YAML reads the word null as no value
     Literal["null", "reject"],
-    BeforeValidator(lambda value: "null" if value is None else value),
+    _NullWord,  # YAML reads the word null as no value
 ]
+MisfitPolicy = Annotated[Misfits, _NullWord]
 BreakingDrift = Literal["refuse", "deprecate"]
+
+
+def _logical_type(text: str | None) -> str | None:
+    """A logical type's text as it is written everywhere (``DECIMAL(10,2)``)."""
+    if text is None:
+        return None
+    try:
+        return str(LogicalType.parse(text.replace(" ", "").upper()))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not allowed; {error}") from None
 
 
 class _Strict(BaseModel):
@@ -62,6 +81,16 @@ class Retention(_Strict):
     row_text_days: int = Field(default=14, ge=1)
 
 
+class ColumnEntry(_Strict):
+    """What a catalog may say about one column.
+
+    ``type`` declares another logical type than the source type's own; every value is then checked.
+    """
+
+    type: Annotated[str | None, AfterValidator(_logical_type)] = None
+    misfits: Annotated[Misfits | None, _NullWord] = None
+
+
 class TableEntry(_Strict):
     """What a catalog may say about one table; unset fields take the database's default."""
 
@@ -69,6 +98,7 @@ class TableEntry(_Strict):
     primary_key: tuple[str, ...] = ()
     exclude_columns: tuple[str, ...] = ()
     masked_columns: tuple[str, ...] = ()
+    columns: dict[str, ColumnEntry] = {}
     bad_records_allowed: BadRecords | None = None
     zero_dates: ZeroDates | None = None
     breaking_drift: BreakingDrift | None = None
@@ -92,6 +122,7 @@ class DatabaseEntry(_Strict):
     decimals: Literal["exact", "float"] = "exact"
     binary: Literal["bytes", "hex"] = "bytes"
     unbounded_numeric: Literal["text", "numeric"] = "text"
+    misfits: dict[str, MisfitPolicy] = {}
     zero_dates: ZeroDates = "reject"
     first_date: date = date(1, 1, 1)
     last_date: date = date(9999, 12, 31)
@@ -117,6 +148,8 @@ class TableSpec(_Strict):
     primary_key: tuple[str, ...]
     exclude_columns: tuple[str, ...]
     masked_columns: tuple[str, ...]
+    columns: dict[str, ColumnEntry] = {}
+    misfits: dict[str, Misfits] = {}
     bad_records_allowed: BadRecords | None
     zero_dates: Literal["null", "reject"]
     first_date: date
@@ -130,6 +163,22 @@ class TableSpec(_Strict):
         """Rejected rows tolerated for the partition of ``day``."""
         allowance = self.bad_records_allowed
         return allowance.rows if allowance and day <= allowance.until else 0
+
+    def declared_type(self, column: str, word: str) -> LogicalType | None:
+        """The logical type that the catalog declares for a column whose source type has this word;
+        None leaves it to the source.
+        """
+        entry = self.columns.get(column, ColumnEntry())
+        if entry.type:
+            return LogicalType.parse(entry.type)
+        return LogicalType("STRING") if self._misfits(column, word) == "text" else None
+
+    def nulls_misfits(self, column: Column) -> bool:
+        """Whether a value that the column's type cannot hold becomes NULL, instead of a reject."""
+        return self._misfits(column.name, column.word) == "null"
+
+    def _misfits(self, column: str, word: str) -> Misfits | None:
+        return self.columns.get(column, ColumnEntry()).misfits or self.misfits.get(word)
 
 
 class DatabaseSpec(_Strict):
@@ -150,7 +199,12 @@ class DatabaseSpec(_Strict):
     @cached_property
     def types(self) -> TypePolicy:
         entry = self.entry
-        return TypePolicy(entry.tinyint1, entry.decimals, entry.binary, entry.unbounded_numeric)
+        return TypePolicy(
+            tinyint1=entry.tinyint1,
+            decimals=entry.decimals,
+            binary=entry.binary,
+            unbounded_numeric=entry.unbounded_numeric,
+        )
 
     @property
     def chunks(self) -> tuple[tuple[TableSpec, ...], ...]:
@@ -281,7 +335,11 @@ def _allowed_fields(loc: tuple[Any, ...]) -> str:
     sections: dict[str, type[BaseModel]] = {"refresh": RefreshRule, "retention": Retention}
     model = sections.get(loc[0], DatabaseEntry) if len(loc) > 1 else DatabaseEntry
     if loc[0] == "tables":  # tables, the shape of `tables`, the table's name, ..
-        model = BadRecords if loc[3] == "bad_records_allowed" and len(loc) > 4 else TableEntry
+        inner: dict[str, type[BaseModel]] = {
+            "bad_records_allowed": BadRecords,
+            "columns": ColumnEntry,
+        }
+        model = inner.get(loc[3], TableEntry) if len(loc) > 4 else TableEntry
     return ", ".join(field.alias or name for name, field in model.model_fields.items())
 
 
@@ -321,7 +379,15 @@ def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Pa
             " of the sharded layout; allowed: 'refuse'",
             where=f"catalog {path}",
         )
+    unknown = sorted(set(entry.misfits) - set(MAPPINGS[entry.kind]))
+    if unknown:
+        raise CatalogError(
+            f"misfits.{unknown[0]}: unknown source type; allowed:"
+            f" {', '.join(sorted(MAPPINGS[entry.kind]))}",
+            where=f"catalog {path}",
+        )
     for name, item in entries.items():
+        _check_columns(name, item, path)
         both = set(item.exclude_columns) & set(item.masked_columns)
         hidden = set(item.primary_key) & set(item.exclude_columns)
         if both or hidden:
@@ -330,6 +396,17 @@ def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Pa
                 f"tables.{name}: column {column!r} is excluded and also masked or a primary key",
                 where=f"catalog {path}",
             )
+
+
+def _check_columns(table: str, item: TableEntry, path: Path) -> None:
+    for name, column in item.columns.items():
+        if name in {*item.exclude_columns, *item.masked_columns}:
+            fault = "the column is excluded or masked, and has neither type nor misfits"
+        elif column.type and column.misfits == "text":
+            fault = "`misfits: text` is itself a type, STRING; allowed beside `type`: reject, null"
+        else:
+            continue
+        raise CatalogError(f"tables.{table}.columns.{name}: {fault}", where=f"catalog {path}")
 
 
 def _resolve(entry: DatabaseEntry, name: str, item: TableEntry) -> TableSpec:
@@ -343,6 +420,8 @@ def _resolve(entry: DatabaseEntry, name: str, item: TableEntry) -> TableSpec:
         primary_key=item.primary_key,
         exclude_columns=item.exclude_columns,
         masked_columns=item.masked_columns,
+        columns=item.columns,
+        misfits=entry.misfits,
         bad_records_allowed=item.bad_records_allowed,
         zero_dates=default(item.zero_dates, entry.zero_dates),
         first_date=entry.first_date,

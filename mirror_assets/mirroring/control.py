@@ -14,7 +14,7 @@ from typing import Any
 
 from mirror_assets.mirroring import coverage, types
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema
+from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, shown_type
 
 SLI_DATASET = "sli_metrics"
 Row = dict[str, Any]
@@ -60,6 +60,12 @@ METADATA = ControlTable(
         bytes=(types.INT64, True),
         export=(types.STRING, False),
         digests=(types.STRING, False),
+        misfits_nulled=(types.INT64, False),
+        misfit_columns=(types.STRING, False),
+        recorded_at=(types.TIMESTAMP, False),
+        yielded=(types.BOOL, False),
+        primary_key=(types.STRING, False),
+        columns=(types.STRING, False),
     ),
 )
 ERRORS = ControlTable(
@@ -76,6 +82,7 @@ ERRORS = ControlTable(
         column=(types.STRING, False),
         kind=(types.STRING, True),
         row_text=(types.STRING, False),
+        row_key=(types.STRING, False),
     ),
 )
 COMPLETENESS = ControlTable(
@@ -97,6 +104,9 @@ COMPLETENESS = ControlTable(
     ),
 )
 DATASET_TABLES = (METADATA, ERRORS, COMPLETENESS)
+#: The last attempt at a table comes first. Runs overlap, so what counts is when an attempt was
+#: recorded, not when its run began; one that yielded to a newer state says nothing of the table.
+_LAST_FIRST = "coalesce(yielded, FALSE), coalesce(recorded_at, BQ_LOAD_TIME) DESC"
 
 
 def latest_views(dataset: str) -> dict[str, str]:
@@ -108,7 +118,7 @@ def latest_views(dataset: str) -> dict[str, str]:
     return {
         f"{METADATA.name}_latest": f'SELECT * FROM "{dataset}"."{METADATA.name}" QUALIFY'
         " row_number() OVER (PARTITION BY TABLE_NAME"
-        " ORDER BY partition DESC, BQ_LOAD_TIME DESC) = 1",
+        f" ORDER BY partition DESC, {_LAST_FIRST}) = 1",
         f"{ERRORS.name}_latest": f'SELECT e.* FROM "{dataset}"."{ERRORS.name}" AS e'
         f" JOIN {newest} AS m ON e.run_id = m.run_id AND e.partition = m.partition"
         ' AND e."table" = m.TABLE_NAME',
@@ -119,7 +129,16 @@ def last_attempts(dataset: str, day: date) -> str:
     """SQL for the MIRROR_METADATA rows of each table's last attempt at a day."""
     return (
         f'(SELECT * FROM "{dataset}"."{METADATA.name}" WHERE partition = DATE \'{day}\' QUALIFY'
-        " row_number() OVER (PARTITION BY TABLE_NAME ORDER BY BQ_LOAD_TIME DESC) = 1)"
+        f" row_number() OVER (PARTITION BY TABLE_NAME ORDER BY {_LAST_FIRST}) = 1)"
+    )
+
+
+def last_published(dataset: str, day: date) -> str:
+    """SQL for the MIRROR_METADATA rows of the attempts whose rows a day holds."""
+    return (
+        f'(SELECT * FROM "{dataset}"."{METADATA.name}" WHERE published'
+        f" AND partition = DATE '{day}' QUALIFY"
+        f" row_number() OVER (PARTITION BY TABLE_NAME ORDER BY {_LAST_FIRST}) = 1)"
     )
 
 
@@ -191,6 +210,7 @@ def error_row(
     row_number: int | None = None,
     column: str | None = None,
     row_text: str | None = None,
+    row_key: str | None = None,
 ) -> Row:
     """One MIRROR_ERRORS row."""
     return {
@@ -205,6 +225,7 @@ def error_row(
         "column": column,
         "kind": kind,
         "row_text": row_text,
+        "row_key": row_key,
     }
 
 
@@ -213,12 +234,50 @@ def digests_json(digests: dict[str, tuple[int, int]], engine: str) -> str:
     return json.dumps({"engine": engine, "columns": digests}, ensure_ascii=False)
 
 
+def declared_json(schema: TableSchema | None) -> Row:
+    """The columns of MIRROR_METADATA that keep what the source declared, so that a change which
+    does not show in the warehouse is found.
+    """
+    if schema is None:
+        return {"primary_key": None, "columns": None}
+    columns = {c.name: [shown_type(c.source_type), str(c.type), c.required] for c in schema.columns}
+    return {
+        "primary_key": json.dumps(schema.primary_key, ensure_ascii=False),
+        "columns": json.dumps(columns, ensure_ascii=False),
+    }
+
+
+def last_declared(dataset: str) -> str:
+    """A query for what the source declared for each table when it was last published."""
+    return (
+        f'SELECT TABLE_NAME, primary_key, columns FROM "{dataset}"."{METADATA.name}"'
+        " WHERE published QUALIFY row_number() OVER (PARTITION BY TABLE_NAME"
+        f" ORDER BY partition DESC, {_LAST_FIRST}) = 1"
+    )
+
+
+def declared(row: Row) -> TableSchema | None:
+    """The inverse of ``declared_json``; None for rows of an older version."""
+    if row["columns"] is None:
+        return None
+    columns = (
+        Column(name, source_type, LogicalType.parse(logical), required)
+        for name, (source_type, logical, required) in json.loads(row["columns"]).items()
+    )
+    return TableSchema(tuple(columns), tuple(json.loads(row["primary_key"])))
+
+
 def newest_attempts(rows: Sequence[Row]) -> dict[str, Row]:
-    """The last MIRROR_METADATA row of each table."""
+    """The last MIRROR_METADATA row of each table, as ``_LAST_FIRST`` orders them."""
     newest: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: row["BQ_LOAD_TIME"]):
+    for row in sorted(rows, key=recorded):
         newest[row["TABLE_NAME"]] = row
     return newest
+
+
+def recorded(row: Row) -> tuple[bool, datetime]:
+    """Orders attempts, the last one last."""
+    return not row["yielded"], row["recorded_at"] or row["BQ_LOAD_TIME"]
 
 
 def completeness_row(
@@ -260,9 +319,11 @@ def completeness_row(
 def coverage_row(attempts: Sequence[Row], partition: date, *, run_id: str, now: datetime) -> Row:
     """A run's coverage over all tables it tried; the rows of failed tables count as not loaded.
 
-    No figure is given when a table failed before its rows were counted.
+    No figure is given when a table failed before its rows were counted. A table that yielded to a
+    newer state counts in the run that published that.
     """
-    mine = newest_attempts([row for row in attempts if row["run_id"] == run_id]).values()
+    own = [row for row in attempts if row["run_id"] == run_id and not row["yielded"]]
+    mine = newest_attempts(own).values()
     loaded = sum(row["loaded_rows"] if row["published"] else 0 for row in mine)
     total = sum(row["TABLE_ROWS"] for row in mine)
     uncounted = any(not row["published"] and row["snapshot_at"] is None for row in mine)

@@ -42,7 +42,7 @@ def _instant(values: Sequence[Field]) -> Sequence[bytes]:
 def _format_of(column: Column) -> _Format:
     if column.encoding == "hex":
         return _hex
-    if column.type.kind == "STRING":
+    if column.type.kind == "STRING" or column.encoding == "declared":
         return _quoted
     return _instant if column.type.kind == "TIMESTAMP" else _plain
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import yaml
@@ -11,11 +11,14 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from mirror_assets.mirroring import catalog, refresh
-from mirror_assets.mirroring.catalog import DatabaseEntry, DatabaseSpec, RefreshRule
+from mirror_assets.mirroring import catalog, control, refresh
+from mirror_assets.mirroring.catalog import DatabaseEntry, DatabaseSpec, RefreshRule, TableSpec
 from mirror_assets.mirroring.errors import MirrorError, SettingsError, UnsupportedType
+from mirror_assets.mirroring.publication import as_published, refusal
+from mirror_assets.mirroring.schema import TableSchema, compare, fold
 from mirror_assets.mirroring.sources import open_source, parsed
 from mirror_assets.mirroring.sources.base import Snapshot, TableState
+from mirror_assets.mirroring.warehouses import Warehouse
 
 _EXAMPLE = "mysql+pymysql://user@host/database"
 _KINDS = {"mysql": "mysql", "mariadb": "mysql", "postgresql": "postgresql"}
@@ -120,19 +123,81 @@ retention: {{landing_days: 2, time_travel_days: 7}}
     return head + "\ntables:\n" + "".join(_table_yaml(table) for table in found.tables)
 
 
-def differences(spec: DatabaseSpec, url: str) -> list[str]:
-    """Where a catalog and its database differ, a sentence each; [] when they agree."""
+def differences(spec: DatabaseSpec, url: str, warehouse: Warehouse) -> list[str]:
+    """Where a catalog, its database and the warehouse differ, a sentence each; [] when they agree.
+
+    Neither the source nor the warehouse is changed.
+    """
     source = open_source(spec, url)
-    states = source.states()
-    state = refresh.current(spec, states, datetime.now(UTC))
-    found = [f"{name}: at the source, neither mirrored nor excluded" for name in state.unmirrored]
+    state = refresh.current(spec, source.states(), datetime.now(UTC))
+    found = [
+        f"{spec.name}/{name}: at the source, neither mirrored nor excluded. Next: add it to"
+        f" `tables` or `exclude` of {spec.file}"
+        for name in state.unmirrored
+    ]
+    mirrored = _Mirrored(spec, warehouse)
     with source.snapshot() as snapshot:
         for table in spec.tables:
-            try:
-                snapshot.schema(table)
-            except MirrorError as error:
-                found.append(error.at(f"{spec.name}/{table.name}").sentence)
+            probe = _map_columns(snapshot, _with(table, primary_key=()))
+            found += [fault.at(f"{spec.name}/{table.name}").sentence for fault in probe.faults]
+            if probe.schema is not None and not probe.faults:
+                found += _key_differences(spec, table, probe.schema)
+                key = table.primary_key or probe.schema.primary_key
+                found += mirrored.drift(table, TableSchema(probe.schema.columns, key))
     return found
+
+
+def _key_differences(spec: DatabaseSpec, table: TableSpec, source: TableSchema) -> list[str]:
+    """A key that the catalog declares must be the source's own, where the source has one."""
+    declared, own = table.primary_key, source.primary_key
+    where, gone = f"{spec.name}/{table.name}", sorted(set(declared) - set(source.names))
+    if gone:
+        return [
+            f"{where}: the catalog's primary_key names column {gone[0]!r}, which is not there."
+            " Next: correct the table's entry"
+        ]
+    if not declared or not own or set(own) == set(declared):
+        return []
+    return [
+        f"{where}: the catalog declares primary_key [{', '.join(declared)}], the source has"
+        f" [{', '.join(own)}]. Next: correct the table's entry, or leave the field out"
+    ]
+
+
+class _Mirrored:
+    """What the warehouse holds of a database, to hold its source against."""
+
+    def __init__(self, spec: DatabaseSpec, warehouse: Warehouse) -> None:
+        self._spec = spec
+        self._schemas = {
+            fold(name): found for name, found in warehouse.schemas(spec.dataset).items()
+        }
+        self._declared = self._last_declared(warehouse)
+
+    def _last_declared(self, warehouse: Warehouse) -> dict[str, TableSchema | None]:
+        metadata = self._schemas.get(fold(control.METADATA.name))
+        if not isinstance(metadata, TableSchema) or "columns" not in metadata.names:
+            return {}
+        rows = warehouse.query(control.last_declared(self._spec.dataset)).dicts()
+        return {row["TABLE_NAME"]: control.declared(row) for row in rows}
+
+    def drift(self, table: TableSpec, source: TableSchema) -> list[str]:
+        """What the next run will find, and do about it."""
+        where, storage = f"{self._spec.name}/{table.name}", self._spec.storage_name(table.name)
+        known = self._schemas.get(fold(storage))
+        if isinstance(known, MirrorError):
+            return [known.at(where).sentence]
+        if known is None:
+            return []
+        drift = compare(known, as_published(source), self._declared.get(table.name))
+        outcomes = {
+            "follows": "follows by itself. Next: nothing to do",
+            "refuses": f"refuses the table. Next: {refusal(table, storage)}",
+            "sets aside": f"sets the history aside as {storage}_depr_<n> and goes on. Next: tell"
+            " those who query older days",
+        }
+        outcome = outcomes[drift.outcome(table.breaking_drift)]
+        return [f"{where}: {drift}{drift.hint}: the next run {outcome}"] if drift else []
 
 
 def refuse_password(url: str) -> None:
@@ -185,30 +250,49 @@ def _look_at(
     keys: dict[str, tuple[str, ...]],
     comments: dict[str, str],
 ) -> FoundTable:
-    table = spec.table(name)
-    refused: dict[str, str] = {}
-    problem, columns = "", 0
-    while not problem:
-        probe = table.model_copy(update={"exclude_columns": tuple(refused)})
-        try:
-            columns = len(snapshot.schema(probe).columns)
-            break
-        except UnsupportedType as error:
-            if error.column is None or error.column in refused:
-                problem = error.sentence
-            else:
-                refused[error.column] = error.what
-        except MirrorError as error:
-            problem = error.sentence
+    probe = _map_columns(snapshot, spec.table(name))
+    problem = probe.faults[-1].sentence if probe.schema is None else ""
     return FoundTable(
         name=name,
         size_mb=state.size_mb,
-        columns=columns,
+        columns=len(probe.schema.columns) if probe.schema else 0,
         primary_key=keys.get(name, ()),
         description=" ".join(comments.get(name, "").split()),
-        refused=refused,
+        refused={fault.column: fault.what for fault in probe.unmapped if fault.column},
         problem=problem,
     )
+
+
+@dataclass
+class _Probe:
+    """A table's schema without the columns that have no mapping; None when it has another fault."""
+
+    faults: list[MirrorError] = field(default_factory=list)
+    schema: TableSchema | None = None
+
+    @property
+    def unmapped(self) -> list[UnsupportedType]:
+        return [fault for fault in self.faults if isinstance(fault, UnsupportedType)]
+
+
+def _map_columns(snapshot: Snapshot, table: TableSpec) -> _Probe:
+    probe, hidden = _Probe(), list(table.exclude_columns)
+    while probe.schema is None:
+        try:
+            probe.schema = snapshot.schema(_with(table, exclude_columns=tuple(hidden)))
+        except UnsupportedType as error:
+            probe.faults.append(error)
+            if error.column is None or error.column in hidden:
+                return probe
+            hidden.append(error.column)
+        except MirrorError as error:
+            probe.faults.append(error)
+            return probe
+    return probe
+
+
+def _with(table: TableSpec, **changed: tuple[str, ...]) -> TableSpec:
+    return table.model_copy(update=changed)
 
 
 def _table_yaml(table: FoundTable) -> str:

@@ -85,6 +85,12 @@ class SourceUnavailable(TransientError):  # noqa: N818
     kind = "source_unavailable"
 
 
+class SourceLocked(TransientError):  # noqa: N818
+    """Somebody holds a lock on the table for longer than we wait; the connection is fine."""
+
+    kind = "source_locked"
+
+
 class RefreshLanded(TransientError):  # noqa: N818
     """The vendor rebuilt the table while it was being read."""
 
@@ -149,6 +155,13 @@ class WarehouseFault(TransientError):  # noqa: N818
     """The warehouse refused or could not be reached."""
 
     kind = "warehouse"
+    resource = "BQ"
+
+
+class ProofImpossible(PermanentError):  # noqa: N818
+    """A partition cannot be compared with anything."""
+
+    kind = "proof"
     resource = "BQ"
 
 

@@ -140,7 +140,9 @@ def _refresh_reasons(spec: DatabaseSpec, source: SourceView, now: datetime) -> l
 def _write_slis(tx: Transaction, spec: DatabaseSpec, now: datetime, hours: float | None) -> None:
     stamp = now.astimezone(UTC).replace(tzinfo=None)
     published = tx.select(
-        spec.dataset, control.METADATA.name, ("TABLE_NAME", "BQ_LOAD_TIME", "published")
+        spec.dataset,
+        control.METADATA.name,
+        ("TABLE_NAME", "BQ_LOAD_TIME", "recorded_at", "yielded", "published"),
     )
     mirrored = {table.name for table in spec.tables}
     newest = control.newest_attempts(

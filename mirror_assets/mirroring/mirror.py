@@ -32,8 +32,9 @@ from mirror_assets.mirroring.errors import (
 )
 from mirror_assets.mirroring.landing import ExportWriter, Isolation, Landing, Manifest, Part
 from mirror_assets.mirroring.publication import Staged, TableReport, publish
+from mirror_assets.mirroring.scan import CsvPart
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
-from mirror_assets.mirroring.typed import MAX_LISTED, CsvPart, LoadedPart, TypedLoader
+from mirror_assets.mirroring.typed import MAX_LISTED, LoadedPart, TypedLoader
 from mirror_assets.mirroring.warehouses.base import Warehouse
 
 #: Tables copied but not yet published, at most: bounds staged files, not memory.
@@ -93,12 +94,13 @@ class MirrorRun:
         self._accept_volume = accept_volume
         self._clock = clock
         self._started = clock()
-        self._loader = TypedLoader(scratch, memory=memory)
+        self._loader = _loader(spec, scratch, memory)
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="copy")
         self._typist = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._room = threading.Semaphore(_AHEAD)
         self._asked_for = 0
         self._unseen: MirrorError | None = None
+        self._kept: list[date] | None = None
         self._stopped = threading.Event()
         self._reconnected = False
         self._staged: dict[str, Future[Staged]] = {t.name: Future() for t in self._tables}
@@ -124,6 +126,8 @@ class MirrorRun:
         """Wait for these tables, then publish all good ones in one transaction."""
         self._make_room(tables)
         staged = [self._staged[table.name].result() for table in tables]
+        if any(item.manifest is not None and not item.replayed for item in staged):
+            self._landing.persist()
         return publish(
             self._spec,
             self._warehouse,
@@ -254,7 +258,8 @@ class MirrorRun:
             and found.source_info.get("create_time") == state.info.get("create_time")
             and found.schema == snapshot.schema(table)  # the catalog's policies, too, may be new
         )
-        return found if is_same else None
+        # a damaged one is read again while the source still holds that refresh
+        return found if is_same and self._landing.intact(found) else None
 
     def _refusal(self, table: TableSpec, instant: Instant | None) -> MirrorError:
         """Why a partition can be neither copied nor replayed."""
@@ -264,8 +269,9 @@ class MirrorRun:
                 where=self._where(table),
                 remedy=self._unseen.remedy,
             )
-        days = self._landing.days(self._spec.name)
-        kept = ", ".join(map(str, days)) or "none"
+        if self._kept is None:
+            self._kept = self._landing.days(self._spec.name)
+        kept = ", ".join(map(str, self._kept)) or "none"
         holds = (
             f"the source now holds {instant.stamp.date()}"
             if instant
@@ -399,6 +405,18 @@ class MirrorRun:
 
     def _where(self, table: TableSpec) -> str:
         return f"{self._spec.name}/{table.name}"
+
+
+def _loader(spec: DatabaseSpec, scratch: Path, memory: str) -> TypedLoader:
+    try:
+        return TypedLoader(scratch, memory=memory)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise WarehouseFault(
+            f"no folder for spilled data could be made: {reason}",
+            where=spec.name,
+            remedy="check space and rights of MIRROR_SCRATCH, then run the partition again",
+        ) from None
 
 
 def _refuse_hidden_columns(table: TableSpec, export: Manifest) -> None:

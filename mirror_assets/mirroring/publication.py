@@ -6,6 +6,7 @@ all tables, the failed ones too. A table that cannot be published is recorded an
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from mirror_assets.mirroring.errors import (
 )
 from mirror_assets.mirroring.landing import Manifest
 from mirror_assets.mirroring.names import warehouse_name
-from mirror_assets.mirroring.schema import Column, Drift, TableSchema, compare
+from mirror_assets.mirroring.schema import Column, Drift, TableSchema, compare, fold
 from mirror_assets.mirroring.typed import SENTENCES, ColumnDigest, LoadedPart, Reject
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
@@ -47,6 +48,8 @@ _HISTORY = (
     "loaded_rows",
     "rejected_rows",
     "BQ_LOAD_TIME",
+    "recorded_at",
+    "yielded",
 )
 
 
@@ -64,6 +67,7 @@ class Staged:
     rejected: int = 0
     rejects: tuple[Reject, ...] = ()
     zero_dates_nulled: int = 0
+    misfits_nulled: Counter[str] = field(default_factory=Counter)
     digests: dict[str, ColumnDigest] = field(default_factory=dict)
     export: str = ""
     seconds: float = 0.0
@@ -78,6 +82,8 @@ class Staged:
         self.rejected = sum(part.rejected for part in parts)
         self.rejects = tuple(reject for part in parts for reject in part.rejects)
         self.zero_dates_nulled = sum(part.zero_dates_nulled for part in parts)
+        for part in parts:
+            self.misfits_nulled.update(part.misfits_nulled)
         for part in parts:
             for column, digest in part.digests.items():
                 self.digests[column] = self.digests.get(column, ColumnDigest(0, 0)) + digest
@@ -114,6 +120,8 @@ class TableReport:
     schema: TableSchema | None
     reject_kinds: dict[str, int]
     error: MirrorError | None
+    misfits_nulled: int = 0
+    set_aside: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,24 +204,32 @@ def _publish_all(
 ) -> list[_Outcome]:
     ensure_control_tables(tx, context.spec)
     history = _history(tx, context, [item.table.name for item in staged])
-    outcomes = [_publish_one(tx, context, item, history[item.table.name]) for item in staged]
+    before = _declared_before(tx, context, history)
+    outcomes = [
+        _publish_one(tx, context, item, history[item.table.name], before.get(item.table.name))
+        for item in staged
+    ]
     _record(tx, context, list(zip(staged, outcomes, strict=True)), now)
     return outcomes
 
 
 def _publish_one(
-    tx: Transaction, context: _Context, item: Staged, history: Sequence[Row]
+    tx: Transaction,
+    context: _Context,
+    item: Staged,
+    history: Sequence[Row],
+    before: TableSchema | None,
 ) -> _Outcome:
     if item.error is not None or item.manifest is None:
         return _Outcome(Drift(), item.error)
     table = context.spec.storage_name(item.table.name)
-    source = _as_published(item.manifest.schema)
+    source = as_published(item.manifest.schema)
     drift = Drift()
     try:
-        _refuse_stale(item.manifest, history, context.partition)
+        _refuse_stale(tx, context, item, item.manifest, history)
         _refuse_shrunk(item, history, context)
-        drift = _drift(tx, context, table, source, history)
-        _follow(tx, context, item.table, source, drift, history)
+        drift = _drift(tx, context, table, source, history, before)
+        drift = _follow(tx, context, item.table, source, drift, history)
     except MirrorError as error:
         return _Outcome(drift, at_edge(error, f"{context.spec.name}/{item.table.name}"))
     tx.replace_partition(context.spec.dataset, table, context.partition, item.files)
@@ -274,21 +290,46 @@ def _coverage_fault(item: Staged, partition: date) -> MirrorError | None:
     )
 
 
-def _refuse_stale(manifest: Manifest, history: Sequence[Row], partition: date) -> None:
-    mine = manifest.refreshed_at or manifest.snapshot_at
-    newer = [
-        row["refreshed_at"] or row["snapshot_at"]
+def _refuse_stale(
+    tx: Transaction,
+    context: _Context,
+    item: Staged,
+    manifest: Manifest,
+    history: Sequence[Row],
+) -> None:
+    """A later refresh wins; of one refresh the later reading, because a table may have been altered
+    alone between two. Where both found the same, as in two runs at once, either may be published.
+    """
+    mine = (manifest.refreshed_at or manifest.snapshot_at, manifest.snapshot_at)
+    held = [
+        (row["refreshed_at"] or row["snapshot_at"], row["snapshot_at"])
         for row in history
-        if row["partition"] == partition
-        and (row["refreshed_at"] or row["snapshot_at"]) is not None
-        and (row["refreshed_at"] or row["snapshot_at"]) > mine
+        if row["partition"] == context.partition and row["snapshot_at"] is not None
     ]
-    if newer:
-        raise StaleRefresh(
-            f"the partition already holds a newer state, of {max(newer):%Y-%m-%d %H:%M:%S} UTC;"
-            f" this one is of {mine:%Y-%m-%d %H:%M:%S} UTC",
-            remedy="nothing to do: readers have the newer state",
-        )
+    newest = max(held, default=mine)
+    part = 0 if newest[0] > mine[0] else 1
+    if newest <= mine or (part == 1 and _found_the_same(tx, context, item, newest[1])):
+        return
+    raise StaleRefresh(
+        f"the partition already holds a newer state, of {newest[part]:%Y-%m-%d %H:%M:%S} UTC;"
+        f" this one is of {mine[part]:%Y-%m-%d %H:%M:%S} UTC",
+        remedy="nothing to do: readers have the newer state",
+    )
+
+
+def _found_the_same(
+    tx: Transaction, context: _Context, item: Staged, snapshot_at: datetime
+) -> bool:
+    """Whether another reading of the partition, at an instant, found just what this one did."""
+    mine = _content(item)
+    rows = tx.select(
+        *(context.spec.dataset, control.METADATA.name, tuple(mine)),
+        TABLE_NAME=item.table.name,
+        partition=context.partition,
+        published=True,
+        snapshot_at=snapshot_at,
+    )
+    return bool(rows) and all(row == mine for row in rows)
 
 
 def _refuse_shrunk(item: Staged, history: Sequence[Row], context: _Context) -> None:
@@ -309,15 +350,47 @@ def _refuse_shrunk(item: Staged, history: Sequence[Row], context: _Context) -> N
     )
 
 
+def _declared_before(
+    tx: Transaction, context: _Context, history: dict[str, list[Row]]
+) -> dict[str, TableSchema | None]:
+    """What the source declared for each table when it was last published, up to this day."""
+    newest = {
+        name: max(earlier, key=lambda row: (row["partition"], control.recorded(row)))
+        for name, rows in history.items()
+        if (earlier := [row for row in rows if row["partition"] <= context.partition])
+    }
+    if not newest:
+        return {}
+    columns = ("TABLE_NAME", "partition", "run_id", "primary_key", "columns")
+    runs = sorted({row["run_id"] for row in newest.values()})
+    rows = tx.select(
+        *(context.spec.dataset, control.METADATA.name, columns),
+        TABLE_NAME=list(newest),
+        run_id=runs,
+        published=True,
+    )
+    mark = ("partition", "run_id")
+    return {
+        row["TABLE_NAME"]: control.declared(row)
+        for row in rows
+        if all(row[name] == newest[row["TABLE_NAME"]][name] for name in mark)
+    }
+
+
 def _drift(
-    tx: Transaction, context: _Context, table: str, source: TableSchema, history: Sequence[Row]
+    tx: Transaction,
+    context: _Context,
+    table: str,
+    source: TableSchema,
+    history: Sequence[Row],
+    before: TableSchema | None,
 ) -> Drift:
     """What the warehouse table must follow to hold the source's columns."""
     known = tx.schema(context.spec.dataset, table)
     if known is None:
         return Drift()
-    drift = compare(known, source)
-    return _without_later_columns(drift, known) if _is_replay(context, history) else drift
+    drift = compare(known, source, before)
+    return _of_replay(drift, known) if _is_replay(context, history) else drift
 
 
 def _is_replay(context: _Context, history: Sequence[Row]) -> bool:
@@ -332,39 +405,83 @@ def _follow(
     source: TableSchema,
     drift: Drift,
     history: Sequence[Row],
-) -> None:
+) -> Drift:
     """Create or evolve the warehouse table, or set it aside. Raises DriftRefused."""
     dataset, table = context.spec.dataset, context.spec.storage_name(spec.name)
     if tx.schema(dataset, table) is None:
         tx.create_table(dataset, table, source, partitioned=True)
-    elif _is_replay(context, history) and (drift.breaking or _adds(drift)):
-        # following it would bring back what later days have dropped
+        return drift
+    if _is_replay(context, history):
+        _refuse_turning_back(drift, table)
+    outcome = drift.outcome(spec.breaking_drift)
+    if outcome == "refuses":
+        raise DriftRefused(f"the schema changed: {drift.broken}", remedy=refusal(spec, table))
+    if outcome == "follows":
+        tx.evolve(dataset, table, source, drift)
+        return drift
+    name = _free_name(tx, dataset, table)
+    _refuse_miscounted(tx, dataset, table, name, drift, history)
+    tx.rename(dataset, table, name)
+    tx.create_table(dataset, table, source, partitioned=True)
+    return Drift(drift.changes, set_aside=name)
+
+
+def refusal(spec: TableSpec, table: str) -> str:
+    """What to do about a breaking change that the catalog's policy refuses."""
+    return (
+        f"set breaking_drift: deprecate for {spec.name} (history moves to {table}_depr_<n>), or"
+        " have the change undone at the source"
+    )
+
+
+def _refuse_turning_back(drift: Drift, table: str) -> None:
+    """Following an older export would bring back what later days have dropped, or make the table
+    one that cannot take the next day.
+    """
+    if drift.breaking or any(change.change in ("added", "widened") for change in drift.changes):
         raise DriftRefused(
             f"the export differs from the table: {drift}",
-            remedy=f"nothing to do: the table follows later partitions; look for this day in"
-            f" {table}_depr_<n>",
+            remedy="nothing to do: the table follows later days, and this day stands as it was"
+            f" published, in {table} or {table}_depr_<n>",
         )
-    elif not drift.breaking:
-        tx.evolve(dataset, table, source, drift)
-    elif spec.breaking_drift == "refuse":
-        raise DriftRefused(
-            f"the schema changed: {'; '.join(map(str, drift.breaking))}",
-            remedy=f"set breaking_drift: deprecate for {spec.name} (history moves to"
-            f" {table}_depr_<n>), or have the change undone at the source",
-        )
-    else:
-        number = 1
-        while tx.schema(dataset, f"{table}_depr_{number}") is not None:
-            number += 1
-        tx.rename(dataset, table, f"{table}_depr_{number}")
-        tx.create_table(dataset, table, source, partitioned=True)
 
 
-def _adds(drift: Drift) -> bool:
-    return any(change.change == "added" for change in drift.changes)
+def _free_name(tx: Transaction, dataset: str, table: str) -> str:
+    """The name for a table set aside: numbers go up, also when an older one was dropped."""
+    stem = fold(f"{table}_depr_")
+    tails = [fold(name).removeprefix(stem) for name in tx.tables(dataset)]
+    return f"{table}_depr_{max((int(tail) for tail in tails if tail.isdigit()), default=0) + 1}"
 
 
-def _as_published(schema: TableSchema) -> TableSchema:
+def _refuse_miscounted(
+    tx: Transaction, dataset: str, table: str, name: str, drift: Drift, history: Sequence[Row]
+) -> None:
+    """A table is only set aside while it holds, day by day, the rows recorded as loaded.
+
+    Days before its oldest have expired, or were set aside earlier.
+    """
+    loaded = {row["partition"]: row["loaded_rows"] for row in sorted(history, key=control.recorded)}
+    held = tx.days(dataset, table)
+    wrong = [day for day, rows in held.items() if loaded.get(day) != rows]
+    oldest = min(held, default=max(loaded, default=date.max))
+    lost = {day for day, rows in loaded.items() if rows and day >= oldest and day not in held}
+    if lost:
+        stem = name.rpartition("_")[0]
+        aside = [other for other in tx.tables(dataset) if fold(other).startswith(fold(stem))]
+        lost -= {day for other in aside for day in tx.days(dataset, other)}
+    if not wrong and not lost:
+        return
+    day = min([*wrong, *lost])
+    raise DriftRefused(
+        f"the schema changed: {drift.broken}; but its history cannot be set aside: {day} holds"
+        f" {held.get(day, 0)} rows, {loaded.get(day, 0)} were recorded as loaded",
+        remedy=f"find out who changed {dataset}.{table}; replay the day, or rename the table to"
+        f" {name} by hand; then run the partition again",
+    )
+
+
+def as_published(schema: TableSchema) -> TableSchema:
+    """A source's schema under the warehouse's names."""
     columns = (
         Column(warehouse_name(c.name), c.source_type, c.type, c.required, c.encoding)
         for c in schema.columns
@@ -372,12 +489,15 @@ def _as_published(schema: TableSchema) -> TableSchema:
     return TableSchema(tuple(columns), schema.primary_key)
 
 
-def _without_later_columns(drift: Drift, known: TableSchema) -> Drift:
-    """A replayed older export may lack columns that came later: they are NULL in its rows."""
+def _of_replay(drift: Drift, known: TableSchema) -> Drift:
+    """A replayed older export may lack columns that came later: they are NULL in its rows. Its
+    columns go into those of the same name, whatever their case is now.
+    """
     kept = (
         change
         for change in drift.changes
-        if change.change != "removed" or known.column(change.column).required
+        if change.change != "recased"
+        and (change.change != "removed" or known.column(change.column).required)
     )
     return Drift(tuple(kept))
 
@@ -417,7 +537,7 @@ def _record(
     dataset = context.spec.dataset
     mine = {"run_id": context.run_id, "partition": context.partition}
     tables = [item.table.name for item, _outcome in outcomes]
-    metadata = [_metadata_row(context, item, outcome) for item, outcome in outcomes]
+    metadata = [_metadata_row(context, item, outcome, now) for item, outcome in outcomes]
     errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
     tx.replace_rows(dataset, control.METADATA.name, metadata, TABLE_NAME=tables, **mine)
     if context.spec.entry.layout == "sharded":
@@ -438,17 +558,15 @@ def _record(
     )
 
 
-def _metadata_row(context: _Context, item: Staged, outcome: _Outcome) -> Row:
+def _metadata_row(context: _Context, item: Staged, outcome: _Outcome, now: datetime) -> Row:
     manifest = item.manifest
     info = manifest.source_info if manifest else {}
-    digests = {name: (d.present, d.hashes) for name, d in item.digests.items()}
     return {
         "TABLE_NAME": item.table.name,
         "CREATE_TIME": _naive(info.get("create_time")),
         "UPDATE_TIME": _naive(info.get("update_time")),
         "DB_TIMEZONE": info.get("db_timezone") or "UTC",
         "TABLE_SIZE_MB": int(info.get("size_mb") or 0),
-        "TABLE_ROWS": manifest.source_rows if manifest else 0,
         "BQ_LOAD_TIME": context.load_time,
         "BQ_PARTITION": f"{context.partition:%Y%m%d}",
         "partition": context.partition,
@@ -461,11 +579,26 @@ def _metadata_row(context: _Context, item: Staged, outcome: _Outcome) -> Row:
         "rejected_rows": item.rejected,
         "coverage": coverage.coverage(item.loaded, item.rejected),
         "zero_dates_nulled": item.zero_dates_nulled,
+        "misfits_nulled": item.misfits_nulled.total(),
+        "misfit_columns": json.dumps(item.misfits_nulled) if item.misfits_nulled else None,
         "drift": str(outcome.drift) if outcome.drift else None,
         "seconds": round(item.seconds, 3),
         "bytes": manifest.bytes if manifest else 0,
         "export": item.export or None,
+        "recorded_at": now,
+        "yielded": isinstance(outcome.error, StaleRefresh),
+        **_content(item),
+    }
+
+
+def _content(item: Staged) -> Row:
+    """What a reading of a table found: its columns, its rows in number and in digests."""
+    manifest = item.manifest
+    digests = {name: (d.present, d.hashes) for name, d in item.digests.items()}
+    return {
+        "TABLE_ROWS": manifest.source_rows if manifest else 0,
         "digests": control.digests_json(digests, f"duckdb {duckdb.__version__}"),
+        **control.declared_json(as_published(manifest.schema) if manifest else None),
     }
 
 
@@ -512,6 +645,7 @@ def _reject_row(context: _Context, item: Staged, reject: Reject) -> Row:
         row_number=reject.row_number,
         column=reject.column,
         row_text=reject.text,
+        row_key=reject.key,
     )
 
 
@@ -538,6 +672,8 @@ def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
         rejected=item.rejected,
         allowed=item.table.allowed_rejects(context.partition),
         zero_dates_nulled=item.zero_dates_nulled,
+        misfits_nulled=item.misfits_nulled.total(),
+        set_aside=_set_aside(context, item.table, outcome.drift),
         coverage=coverage.coverage(item.loaded, item.rejected),
         drift=str(outcome.drift),
         bytes=manifest.bytes if manifest else 0,
@@ -548,4 +684,17 @@ def _report(context: _Context, item: Staged, outcome: _Outcome) -> TableReport:
         schema=manifest.schema if manifest else None,
         reject_kinds=dict(kinds),
         error=outcome.error,
+    )
+
+
+def _set_aside(context: _Context, table: TableSpec, drift: Drift) -> str:
+    """What became of the history of a table that could not follow its source; mostly nothing."""
+    if not drift.set_aside:
+        return ""
+    dataset, storage = context.spec.dataset, context.spec.storage_name(table.name)
+    return (
+        f"{context.spec.name}/{table.name}: the schema changed: {drift.broken}; the history of"
+        f" {dataset}.{storage} is now {dataset}.{drift.set_aside}, and {storage} starts with"
+        f" {context.partition}. Next: have queries over older days read {drift.set_aside}; drop"
+        " it when nobody needs it"
     )

@@ -75,7 +75,7 @@ def error_rows(
     """Errors of a day's last attempts, one by one, with the place of each rejected record."""
     chosen = f" WHERE \"table\" = '{table.replace(chr(39), chr(39) * 2)}'" if table else ""
     return warehouse.query(
-        'SELECT "table", row_number, "column", kind, error, file'
+        'SELECT "table", row_key, row_number, "column", kind, error, file'
         f" FROM ({_errors(spec, day)}){chosen}"
         f' ORDER BY "table", row_number LIMIT {int(limit)}'
     )

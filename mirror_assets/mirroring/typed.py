@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,18 +25,18 @@ from mirror_assets.mirroring.catalog import TableSpec
 from mirror_assets.mirroring.errors import LandingFault, WarehouseFault
 from mirror_assets.mirroring.landing import private_folder
 from mirror_assets.mirroring.names import literal, sql, warehouse_name
+from mirror_assets.mirroring.scan import DEFAULT_LINE, MAX_ROW_TEXT, CsvPart, Scan
 from mirror_assets.mirroring.schema import Column, TableSchema
 
 MAX_LISTED = 10_000
-MAX_ROW_TEXT = 64 * 1024
-_DEFAULT_LINE = 1 << 20
+MAX_KEY_TEXT = 1024
 _ENVELOPE = "envelope"  # pseudo-column of structural faults
 
 #: Our own sentence for each kind of reject; ``columns`` is how many the table has.
 SENTENCES = {
     "too_few_columns": "the record has fewer fields than the {columns} expected",
     "too_many_columns": "the record has more fields than the {columns} expected",
-    "invalid_encoding": "the text is not valid UTF-8",
+    "invalid_encoding": "the text is not valid in its character set",
     "null_in_required": "no value in a column that the source declares NOT NULL",
     "zero_date": "a zero date; the catalog's zero_dates policy is reject",
     "out_of_range": "a date outside the catalog's first_date to last_date",
@@ -48,38 +49,20 @@ SENTENCES = {
     "not_timestamp": "not an instant",
     "unlisted": "rejected, beyond the number of rows that are listed one by one",
 }
-_NOT = {
-    "BOOL": "not_boolean",
-    "INT64": "not_integer",
-    "FLOAT64": "not_number",
-    "DECIMAL": "not_number",
-    "BYTES": "not_binary",
-    "DATE": "not_date",
-    "DATETIME": "not_datetime",
-    "TIMESTAMP": "not_timestamp",
-}
 
 
 @dataclass(frozen=True)
 class Reject:
-    """One source row that was refused. ``row_number`` counts from 1 over the table's export."""
+    """One source row that was refused. ``row_number`` counts from 1 over the table's export;
+    ``key`` is the row's primary key as a JSON object of texts, where it has one and is readable.
+    """
 
     file: str
     row_number: int
     column: str
     kind: str
     text: str | None = None
-
-
-@dataclass(frozen=True)
-class CsvPart:
-    """A closed export part to load. ``first_row`` is the ordinal of its first record."""
-
-    path: Path
-    file: str
-    rows: int
-    longest: int
-    first_row: int
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +74,7 @@ class LoadedPart:
     rejected: int
     rejects: tuple[Reject, ...]
     zero_dates_nulled: int
+    misfits_nulled: dict[str, int]
     digests: dict[str, ColumnDigest]
 
 
@@ -126,6 +110,7 @@ class TypedLoader:
             }
         )
         self._connection.execute("SET enable_progress_bar = false")
+        self._connection.execute("SET disabled_optimizers = 'filter_pushdown'")  # see good_rows
         self._threads = threads
 
     def close(self) -> None:
@@ -139,11 +124,11 @@ class TypedLoader:
 
         Raises WarehouseFault when DuckDB cannot read or write at all.
         """
-        query = _Query(schema, spec, part)
+        query = Scan(schema, spec, part)
         try:
             kept = self._copy(query, target)
             digests = self._digests(schema, target) if kept else {}
-            nulled = self._scalar(query.zero_dates()) if query.nulls_zero_dates else 0
+            zero_dates, misfits = self._nulled(query)
             missing = part.rows - kept
             rejects = self._rejects(query, missing, room) if missing else ()
         except duckdb.Error as error:
@@ -161,12 +146,13 @@ class TypedLoader:
             rows=kept,
             rejected=missing,
             rejects=tuple(rejects),
-            zero_dates_nulled=nulled,
+            zero_dates_nulled=zero_dates,
+            misfits_nulled=misfits,
             digests=digests,
         )
 
-    def _copy(self, query: _Query, target: Path) -> int:
-        if query.part.longest > _DEFAULT_LINE:
+    def _copy(self, query: Scan, target: Path) -> int:
+        if query.part.longest > DEFAULT_LINE:
             self._connection.execute("SET threads = 1")  # each thread holds two such records
         written = f"TO {literal(str(target))} (FORMAT parquet)"
         count = self._scalar(f"COPY ({query.good_rows()}) {written}")
@@ -180,7 +166,15 @@ class TypedLoader:
         row = self._connection.execute(statement).fetchone()
         return int(row[0]) if row and row[0] is not None else 0
 
-    def _rejects(self, query: _Query, missing: int, room: int) -> list[Reject]:
+    def _nulled(self, query: Scan) -> tuple[int, dict[str, int]]:
+        """Zero dates, and misfits by column, that the policies made NULL."""
+        statement = query.nulled()
+        row = self._connection.execute(statement).fetchone() if statement else None
+        zero_dates, *misfits = row or (0,)
+        counts = zip(query.nulling_columns, misfits, strict=False)
+        return zero_dates, {name: count for name, count in counts if count}
+
+    def _rejects(self, query: Scan, missing: int, room: int) -> list[Reject]:
         """Name rejected rows: first those whose record is broken, then those whose values are."""
         if room <= 0:
             return []
@@ -195,13 +189,14 @@ class TypedLoader:
         )
         taken = [reject.row_number for reject in broken]
         ordinals = _ordinals([row[0] for row in rows], taken, query.part.first_row)
+        key_names = query.schema.primary_key
         listed = [
-            Reject(query.part.file, ordinal, *_column_and_kind(fault), text)
-            for ordinal, (_number, fault, text) in zip(ordinals, rows, strict=True)
+            Reject(query.part.file, ordinal, *_column_and_kind(fault), text, _key(key_names, key))
+            for ordinal, (_number, fault, key, text) in zip(ordinals, rows, strict=True)
         ]
         return sorted(broken + listed, key=lambda reject: reject.row_number)
 
-    def _broken_records(self, query: _Query, wanted: int) -> Iterator[Reject]:
+    def _broken_records(self, query: Scan, wanted: int) -> Iterator[Reject]:
         """Records with a wrong number of fields or invalid UTF-8, read one by one."""
         if wanted <= 0:
             return
@@ -213,196 +208,37 @@ class TypedLoader:
                 continue
             column, kind = fault
             text = _row_text(fields) if query.spec.keep_row_text else None
-            yield Reject(query.part.file, number, column, kind, text)
+            # of a record of another width nobody knows which field is which
+            places = query.key_places if kind == "invalid_encoding" else []
+            key = _raw_key(query.schema.primary_key, [fields[i] for i in places])
+            yield Reject(query.part.file, number, column, kind, text, key)
             found += 1
             if found == wanted:
                 return
-
-
-class _Query:
-    """The SQL over one CSV part."""
-
-    def __init__(self, schema: TableSchema, spec: TableSpec, part: CsvPart) -> None:
-        self.schema = schema
-        self.spec = spec
-        self.part = part
-        self.nulls_zero_dates = spec.zero_dates == "null" and any(
-            column.type.kind in ("DATE", "DATETIME", "TIMESTAMP") for column in schema.columns
-        )
-
-    @property
-    def _source(self) -> str:
-        columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(self.schema.columns)))
-        options = "buffer_size = 33554432"
-        if self.part.longest > _DEFAULT_LINE:
-            # near the longest record good rows are rejected: twice its length is safe
-            longest = self.part.longest + 1024
-            options = f"max_line_size = {longest}, buffer_size = {2 * longest}, parallel = false"
-        return (
-            f"read_csv({literal(str(self.part.path))}, columns = {{{columns}}}, header = false,"
-            " auto_detect = false, delim = ',', quote = '\"', escape = '\"', new_line = '\\n',"
-            " nullstr = '', allow_quoted_nulls = false, ignore_errors = true,"
-            f" {options})"
-        )
-
-    def _typed(self, i: int, column: Column) -> str:
-        return _typed_value(f"c{i}", column)
-
-    def _fault(self, i: int, column: Column) -> str | None:
-        """SQL for the kind of fault of a field, NULL when it is good; None when it cannot fail."""
-        text, typed = f"c{i}", self._typed(i, column)
-        cases = []
-        kind = column.type.kind
-        if kind in ("DATE", "DATETIME", "TIMESTAMP"):
-            first, last = self._range(column)
-            if self.spec.zero_dates == "reject":
-                cases.append(f"WHEN {_is_zero_date(text)} AND {typed} IS NULL THEN 'zero_date'")
-            cases.append(f"WHEN {typed} NOT BETWEEN {first} AND {last} THEN 'out_of_range'")
-        if kind != "STRING":
-            nulled = f" AND NOT {_is_nulled(text)}" if self._nulls(column) else ""
-            cases.append(f"WHEN {text} IS NOT NULL AND {typed} IS NULL{nulled} THEN '{_NOT[kind]}'")
-        if column.required:
-            cases.append(f"WHEN {typed} IS NULL THEN 'null_in_required'")
-        return f"CASE {' '.join(cases)} END" if cases else None
-
-    def _nulls(self, column: Column) -> bool:
-        return self.nulls_zero_dates and column.type.kind in ("DATE", "DATETIME", "TIMESTAMP")
-
-    def _range(self, column: Column) -> tuple[str, str]:
-        first, last = self.spec.first_date.isoformat(), self.spec.last_date.isoformat()
-        if column.type.kind == "DATE":
-            return f"DATE '{first}'", f"DATE '{last}'"
-        if column.type.kind == "DATETIME":
-            return f"TIMESTAMP '{first} 00:00:00'", f"TIMESTAMP '{last} 23:59:59.999999'"
-        zoned = f"TIMESTAMPTZ '{last} 23:59:59.999999+00'"
-        return f"TIMESTAMPTZ '{first} 00:00:00+00'", zoned
-
-    @property
-    def _faults(self) -> list[tuple[Column, str]]:
-        found = ((column, self._fault(i, column)) for i, column in enumerate(self.schema.columns))
-        return [(column, fault) for column, fault in found if fault is not None]
-
-    @property
-    def _is_good(self) -> str:
-        """SQL that is true where no column has a fault: leaner than asking for the faults."""
-        checks = (self._holds(i, column) for i, column in enumerate(self.schema.columns))
-        return " AND ".join(check for check in checks if check) or "TRUE"
-
-    def _holds(self, i: int, column: Column) -> str | None:
-        text, typed = f"c{i}", self._typed(i, column)
-        if column.type.kind in ("DATE", "DATETIME", "TIMESTAMP"):
-            first, last = self._range(column)
-            holds = f"{typed} BETWEEN {first} AND {last}"
-        elif column.required or column.type.kind != "STRING":
-            holds = f"{typed} IS NOT NULL"
-        else:
-            return None
-        if column.required:
-            return holds
-        nulled = f" OR {_is_nulled(text)}" if self._nulls(column) else ""
-        return f"({text} IS NULL OR {holds}{nulled})"
-
-    def good_rows(self) -> str:
-        values = ", ".join(
-            f"{self._typed(i, column)} AS {sql(warehouse_name(column.name))}"
-            for i, column in enumerate(self.schema.columns)
-        )
-        return f"SELECT {values} FROM {self._source} WHERE {self._is_good}"
-
-    @property
-    def _every_field(self) -> str:
-        # A scan checks only the columns it reads: naming all of them keeps broken records out,
-        # as they are kept out of good_rows.
-        return ", ".join(f"left(c{i}, 1)" for i in range(len(self.schema.columns)))
-
-    def count_bad_values(self) -> str:
-        return (
-            "SELECT count(*) FILTER (ok IS NOT TRUE AND seen >= 0) FROM"
-            f" (SELECT {self._is_good} AS ok, len([{self._every_field}]) AS seen"
-            f" FROM {self._source})"
-        )
-
-    def bad_values(self, limit: int) -> str:
-        """Read-order number, ``column NUL kind`` and optional text of rows whose values fail."""
-        fault = " ".join(
-            f"WHEN ({fault}) IS NOT NULL THEN {literal(column.name)} || chr(0) || ({fault})"
-            for column, fault in self._faults
-        )
-        text = self._row_text if self.spec.keep_row_text else "NULL"
-        return (
-            f"SELECT number, fault, text FROM (SELECT row_number() OVER () AS number,"
-            f" CASE {fault} END AS fault, {text} AS text, len([{self._every_field}]) AS seen"
-            f" FROM {self._source}) WHERE fault IS NOT NULL AND seen >= 0"
-            f" ORDER BY number LIMIT {limit}"
-        )
-
-    @property
-    def _row_text(self) -> str:
-        fields = ", ".join(f"coalesce(c{i}, '')" for i in range(len(self.schema.columns)))
-        return f"left(concat_ws(',', {fields}), {MAX_ROW_TEXT // 4})"
-
-    def zero_dates(self) -> str:
-        """How many fields of good rows the policy ``zero_dates: null`` turns into NULL."""
-        counted = " + ".join(
-            f"count(*) FILTER ({_is_nulled(f'c{i}')})"
-            for i, column in enumerate(self.schema.columns)
-            if self._nulls(column)
-        )
-        every = f"len([{self._every_field}]) >= 0"
-        return f"SELECT {counted} FROM {self._source} WHERE {self._is_good} AND {every}"
-
-
-def _is_zero_date(text: str) -> str:
-    return f"starts_with({text}, '0000-00-00')"
-
-
-def _is_nulled(text: str) -> str:
-    """Zero dates and dates with a zero month or day: MySQL's ways to say unknown."""
-    return f"coalesce(substr({text}, 5, 3) = '-00' OR substr({text}, 8, 3) = '-00', false)"
-
-
-def _typed_value(text: str, column: Column) -> str:
-    """SQL that turns a text field into its typed value, or NULL where it does not hold."""
-    kind = column.type.kind
-    if kind == "STRING":
-        return text
-    if kind == "BYTES":
-        is_hex = f"regexp_full_match({text}, '([0-9a-fA-F]{{2}})*')"
-        return f"CASE WHEN {is_hex} THEN unhex({text}) END"
-    if kind == "BOOL":
-        return (
-            f"CASE WHEN trim({text}) IN ('1', 't', 'true') THEN TRUE"
-            f" WHEN trim({text}) IN ('0', 'f', 'false') THEN FALSE END"
-        )
-    typed = f"TRY_CAST({text} AS {types.to_duckdb(column.type)})"
-    if kind == "DATE":  # the cast drops what follows the day: `BC`, a time
-        later = "[0-9]{5,7}-[0-9]{2}-[0-9]{2}"
-        holds = f"length({text}) <= 10 OR regexp_full_match({text}, '{later}')"
-        return f"CASE WHEN {holds} THEN {typed} END"
-    if column.encoding != "unbounded":
-        return typed
-    if kind == "FLOAT64":  # too large a number would become infinity
-        holds = f"isfinite({typed}) OR regexp_full_match({text}, '-?[A-Za-z]+')"
-    else:  # further digits would be rounded away
-        digits = f"-?[0-9]+([.][0-9]{{0,{column.type.scale}}}0*)?"
-        holds = f"regexp_full_match({text}, '{digits}')"
-    return f"CASE WHEN {holds} THEN {typed} END"
 
 
 def digests_of(
     connection: duckdb.DuckDBPyConnection, schema: TableSchema, relation: str
 ) -> dict[str, ColumnDigest]:
     """The digest of every column of a relation with the schema's warehouse names."""
-    columns = [sql(warehouse_name(column.name)) for column in schema.columns]
-    wanted = ", ".join(
-        f"count({c}), coalesce(sum(hash({c})) FILTER ({c} IS NOT NULL), 0)" for c in columns
-    )
-    row = connection.execute(f"SELECT {wanted} FROM {relation}").fetchone() or ()
-    pairs = zip(row[::2], row[1::2], strict=True)
+    row = connection.execute(digest_statement(schema, relation)).fetchone() or (0,)
+    pairs = zip(row[1::2], row[2::2], strict=True)
     return {
         column.name: ColumnDigest(int(present), int(hashes))
         for column, (present, hashes) in zip(schema.columns, pairs, strict=True)
     }
+
+
+def digest_statement(schema: TableSchema, relation: str) -> str:
+    """Rows; then per column, read as the schema's type, values present and sum of hashes."""
+    columns = (
+        f"CAST({sql(warehouse_name(column.name))} AS {types.to_duckdb(column.type)})"
+        for column in schema.columns
+    )
+    wanted = ", ".join(
+        f"count({c}), coalesce(sum(hash({c})) FILTER ({c} IS NOT NULL), 0)" for c in columns
+    )
+    return f"SELECT count(*), {wanted} FROM {relation}"
 
 
 def _records(part: CsvPart) -> Iterator[list[str]]:
@@ -441,8 +277,23 @@ def _is_utf8(field: str) -> bool:
 
 
 def _row_text(fields: Sequence[str]) -> str:
-    text = ",".join(fields).encode("latin-1")[:MAX_ROW_TEXT]
-    return text.decode("utf-8", "replace")[: MAX_ROW_TEXT // 4]
+    return _decoded(",".join(fields)[: 4 * MAX_ROW_TEXT])[:MAX_ROW_TEXT]
+
+
+def _decoded(field: str) -> str:
+    return field.encode("latin-1").decode("utf-8", "replace")
+
+
+def _key(names: Sequence[str], values: Sequence[str | None]) -> str | None:
+    if not values:
+        return None
+    text = json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False)
+    return text if len(text) <= MAX_KEY_TEXT else None
+
+
+def _raw_key(names: Sequence[str], fields: Sequence[str]) -> str | None:
+    """The key of a record with invalid bytes, unless it has them itself."""
+    return _key(names, list(map(_decoded, fields))) if all(map(_is_utf8, fields)) else None
 
 
 def _column_and_kind(fault: str) -> tuple[str, str]:

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from mirror_assets.mirroring import types
+import duckdb
+
+from mirror_assets.mirroring import catalog, types
+from mirror_assets.mirroring.casts import Field
 from mirror_assets.mirroring.schema import Column
 from mirror_assets.mirroring.types import SourceColumn, TypePolicy
 
 _PAGE = Path(__file__).parents[2] / "docs" / "types.md"
 _TITLES = {"mysql": "MySQL and MariaDB", "postgresql": "PostgreSQL"}
+_TABLE = catalog.of_entry(
+    catalog.DatabaseEntry(database="any", kind="mysql", tables=["any"])
+).tables[0]
 _OTHER = TypePolicy(tinyint1="boolean", decimals="float", binary="hex")
 
 #: What a bare type word does not show: (declaration, precision, scale).
@@ -36,16 +42,43 @@ _VARIANTS: dict[str, dict[str, tuple[tuple[str, int | None, int | None], ...]]] 
     },
 }
 
+#: Values at the edge of what a type word can hold, as the export writes them.
+_EXTREMES: dict[str, dict[str, tuple[str, ...]]] = {
+    "mysql": {
+        "date": ("0000-00-00", "2020-00-10", "9999-12-31"),
+        "datetime": ("0000-00-00 00:00:00", "2020-10-00 00:00:00", "9999-12-31 23:59:59.999999"),
+        "timestamp": ("0000-00-00 00:00:00+00",),
+    },
+    "postgresql": {
+        "numeric": ("NaN",),
+        "date": ("infinity", "-infinity", "0044-03-15 BC", "10000-01-01"),
+        "timestamp without time zone": ("infinity", "0044-03-15 12:00:00 BC"),
+        "timestamp with time zone": ("-infinity", "294276-12-31 00:00:00+00"),
+    },
+}  # fmt: skip
+_SHOWN = 24  # characters of a value
+
 _INTRO = """\
 # Types
 
 Written by `python -m mirror_assets.mirroring.typedoc` from `mirroring/types.py`; a test keeps it
 current. Why these types and no others: [ADR 0002](adr/0002-parquet-types.md).
 
-A column has one logical type, which holds every value the source's type can have, exactly (unless
-`decimals: float` asks for less). A value that does not hold is a reject with its place. A type
-that is not listed stops its table with an error that names the column: exclude the column in the
-catalog, or map the type.
+A column has one logical type, which holds the values of the source's type exactly (unless
+`decimals: float` asks for less). A value that it cannot hold is a misfit. `misfits` in the catalog
+says what becomes of it, per source type (`misfits: {date: null}`) and per column
+(`columns: {born_on: {misfits: text}}`):
+
+| `misfits` | A value that does not hold |
+|---|---|
+| `reject` (default) | its row is a reject, listed in MIRROR_ERRORS with its key and place |
+| `null` | the value becomes NULL and is counted (`misfits_nulled`); the row stays |
+| `text` | the whole column is loaded as the source's own text |
+
+A column may be declared another type than its source's, `columns: {age: {type: INT64}}`;
+then every value's text must have that type's canonical form (`1.5` is no INT64, `12.345` no
+DECIMAL(10,2), `1e400` no FLOAT64), or it is a misfit. A type that is not listed stops its table
+with an error that names the column: exclude the column, or load its text (`misfits: text`).
 
 Policies, per database in its catalog:
 
@@ -57,6 +90,9 @@ Policies, per database in its catalog:
 | `unbounded_numeric` | `text` | `numeric` | unlimited numeric is DECIMAL(38,9), or a reject |
 | `zero_dates` | `reject` | `null` | `0000-00-00` and dates with month or day 00 become NULL |
 
+MySQL's geometry is the server's own bytes: SRID (4 bytes, little-endian), then well-known binary.
+Text with bytes that are no character of its character set is always a reject, never altered:
+MySQL itself would send a question mark. A FLOAT64 has no `-0.0`; it is loaded as the equal `0.0`.
 Masked columns are STRING. `first_date` and `last_date` bound dates, datetimes and timestamps;
 outside 0001-01-01 to 9999-12-31 no date is loaded, because BigQuery holds none.
 """
@@ -69,8 +105,8 @@ def page() -> str:
 
 def _section(kind: str) -> Iterator[str]:
     yield f"## {_TITLES[kind]}\n"
-    yield "| Source type | DuckDB, DuckLake | BigQuery | With the other policy |"
-    yield "|---|---|---|---|"
+    yield "| Source type | Parquet, DuckLake | BigQuery | Misfits | With the other policy |"
+    yield "|---|---|---|---|---|"
     rows = (
         (column, _mapped(kind, column))
         for name in types.MAPPINGS[kind]
@@ -87,10 +123,28 @@ def _of(kind: str, name: str) -> Iterator[SourceColumn]:
         yield SourceColumn("c", name, full, True, precision, scale)
 
 
-def _mapped(kind: str, source: SourceColumn) -> tuple[str, str, str]:
+def _mapped(kind: str, source: SourceColumn) -> tuple[str, str, str, str]:
     column = types.column_of(kind, "", source, TypePolicy())
     other = types.column_of(kind, "", source, _OTHER)
-    return _duckdb(column), types.to_bigquery(column.type), _changed(column, other)
+    extremes = _EXTREMES[kind].get(source.data_type, ())
+    misfits = ", ".join(f"`{_shown(text)}`" for text in extremes if _is_misfit(column, text))
+    changed = _changed(column, other)
+    if changed and source.data_type in ("tinyint", "bit"):
+        changed += "; misfit: `2`" if _is_misfit(other, "2") else ""
+    return _duckdb(column), types.to_bigquery(column.type), misfits, changed
+
+
+def _is_misfit(column: Column, text: str) -> bool:
+    """Whether the typed load refuses a text: asked of the load's own SQL."""
+    if column.encoding == "hex":
+        return False
+    fault = Field("c0", column, _TABLE).fault or "NULL"
+    row = duckdb.execute(f"SELECT {fault} FROM (SELECT ? AS c0)", [text]).fetchone()
+    return row is not None and row[0] is not None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 2]}.."
 
 
 def _duckdb(column: Column) -> str:

@@ -12,8 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from mirror_assets.mirroring.errors import UnsupportedType
-from mirror_assets.mirroring.schema import Column, LogicalType
+from mirror_assets.mirroring.errors import CatalogError, UnsupportedType
+from mirror_assets.mirroring.schema import (
+    MAX_DECIMAL_DIGITS,
+    Column,
+    Encoding,
+    LogicalType,
+)
+
+#: What happens to a value that its column's warehouse type cannot hold: its row is rejected, the
+#: value becomes NULL and is counted, or the whole column is loaded as the source's own text.
+Misfits = Literal["reject", "null", "text"]
 
 BOOL = LogicalType("BOOL")
 INT64 = LogicalType("INT64")
@@ -23,8 +32,6 @@ BYTES = LogicalType("BYTES")
 DATE = LogicalType("DATE")
 DATETIME = LogicalType("DATETIME")
 TIMESTAMP = LogicalType("TIMESTAMP")
-#: The widest decimal that DuckDB, Parquet and BIGNUMERIC all hold.
-MAX_DECIMAL_DIGITS = 38
 
 
 def decimal(precision: int, scale: int) -> LogicalType:
@@ -48,7 +55,8 @@ class TypePolicy:
 class SourceColumn:
     """A column as the source's catalogue describes it.
 
-    ``data_type`` is the bare type word, ``full_type`` its whole declaration.
+    ``data_type`` is the bare type word, ``full_type`` its whole declaration. ``charset`` is
+    MySQL's character set of a text.
     """
 
     name: str
@@ -57,6 +65,7 @@ class SourceColumn:
     nullable: bool
     precision: int | None = None
     scale: int | None = None
+    charset: str = ""
 
 
 _MYSQL_TEXT = (
@@ -64,6 +73,11 @@ _MYSQL_TEXT = (
     *("enum", "set", "json", "uuid", "inet4", "inet6"),
 )
 _MYSQL_BINARY = ["binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"]
+#: Loaded as the server's own bytes: SRID (4 bytes, little-endian), then well-known binary.
+_MYSQL_SHAPES = (
+    *("geometry", "point", "linestring", "polygon", "multipoint", "multilinestring"),
+    *("multipolygon", "geometrycollection", "geomcollection"),
+)
 _MYSQL_INTEGERS = ["tinyint", "smallint", "mediumint", "int", "bigint", "year"]
 _MYSQL_FLOATS = ("float", "double")
 
@@ -112,8 +126,7 @@ MYSQL: _Mapping = {
     "datetime": _always(DATETIME),
     "timestamp": _always(TIMESTAMP),
     "time": _always(STRING),  # runs from -838:59:59 to 838:59:59
-    "geometry": _always(BYTES),
-    "point": _always(BYTES),
+    **{name: _always(BYTES) for name in (*_MYSQL_SHAPES, "vector")},
 }
 
 _POSTGRES_TEXT = (
@@ -123,6 +136,11 @@ _POSTGRES_TEXT = (
     *("interval", "time without time zone", "time with time zone", "money"),
     *("point", "line", "lseg", "box", "path", "polygon", "circle"),
     *("inet", "cidr", "macaddr", "macaddr8"),
+    *("pg_lsn", "pg_snapshot", "txid_snapshot", "xid", "xid8", "cid", "tid", "aclitem"),
+    *("regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper"),
+    *("regoperator", "regproc", "regprocedure", "regrole", "regtype", "refcursor"),
+    *("pg_node_tree", "pg_ndistinct", "pg_dependencies", "pg_mcv_list"),
+    *("pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "gtsvector"),
 )
 
 POSTGRES: _Mapping = {
@@ -138,35 +156,58 @@ POSTGRES: _Mapping = {
 }
 
 MAPPINGS: dict[str, _Mapping] = {"mysql": MYSQL, "postgresql": POSTGRES}
-_BINARY_TYPES = frozenset([*_MYSQL_BINARY, "bytea", "geometry", "point"])
+_BINARY_TYPES = {
+    "mysql": frozenset([*_MYSQL_BINARY, *_MYSQL_SHAPES, "vector"]),
+    "postgresql": frozenset(["bytea"]),
+}
 
 
-def column_of(kind: str, table: str, column: SourceColumn, policy: TypePolicy) -> Column:
-    """The mirrored column for a source column.
+def column_of(
+    kind: str,
+    table: str,
+    column: SourceColumn,
+    policy: TypePolicy,
+    declared: LogicalType | None = None,
+) -> Column:
+    """The mirrored column for a source column; ``declared`` is what the catalog wants it to be.
 
     Raises UnsupportedType, naming table and column, for a type without a mapping.
     """
     mapping = MAPPINGS[kind].get(column.data_type)
-    if mapping is None:
+    if mapping is None and declared != STRING:
         fault = UnsupportedType(
             f"column {column.name} has type {column.full_type}, which has no mapping",
             where=table,
-            remedy="exclude the column in the catalog, or map the type in mirroring/types.py",
+            remedy="in the catalog exclude the column, or load its text: `columns:"
+            f" {{{column.name}: {{misfits: text}}}}`",
         )
         fault.column = column.name
         raise fault
-    logical = mapping(column, policy)
-    is_hex = (kind == "mysql" and column.data_type in _BINARY_TYPES) or column.data_type == "bytea"
-    is_unbounded = column.data_type == "numeric" and (
-        logical == FLOAT64 or (column.precision is None and logical != STRING)
-    )
+    is_binary = column.data_type in _BINARY_TYPES[kind]
+    if declared is not None and is_binary and declared.kind not in ("STRING", "BYTES"):
+        raise CatalogError(
+            f"column {column.name} is binary and cannot be loaded as {declared}",
+            where=table,
+            remedy="declare STRING (hexadecimal) or BYTES",
+        )
+    own = mapping(column, policy) if mapping else STRING
     return Column(
         name=column.name,
         source_type=column.full_type,
-        type=logical,
+        type=declared or own,
         required=not column.nullable,
-        encoding="hex" if is_hex else "unbounded" if is_unbounded else "text",
+        encoding="hex" if is_binary else _text_encoding(column, declared, own),
+        word=column.data_type,
     )
+
+
+def _text_encoding(
+    column: SourceColumn, declared: LogicalType | None, own: LogicalType
+) -> Encoding:
+    if declared is not None and declared != own:
+        return "declared" if declared != STRING else "text"
+    is_exact = own == STRING or (own != FLOAT64 and column.precision is not None)
+    return "text" if column.data_type != "numeric" or is_exact else "unbounded"
 
 
 _DUCKDB: dict[str, str] = {

@@ -4,7 +4,7 @@ import dagster as dg
 
 from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.orchestration import alerts, health, sensors, tables, upkeep
+from mirror_assets.orchestration import alerts, health, sensors, tables, upkeep, verification
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.partitions import DAILY
 from mirror_assets.settings import Settings
@@ -30,6 +30,7 @@ def database_definitions(spec: DatabaseSpec) -> dg.Definitions:
     is_vendor = spec.entry.refresh.rule == "vendor"
     chunks = [tables.chunk_assets(spec, number) for number in range(len(spec.chunks))]
     checks = health.health_checks(spec)
+    exactness = verification.exactness_check(spec)
     mirror_job = dg.define_asset_job(
         keys.mirror_job(spec),
         selection=dg.AssetSelection.assets(*(key for chunk in chunks for key in chunk.keys)),
@@ -43,11 +44,18 @@ def database_definitions(spec: DatabaseSpec) -> dg.Definitions:
         tags={keys.DATABASE_TAG: spec.name},
         description=f"Is {spec.name} fresh, and does its catalog miss a table?",
     )
+    verify_job = dg.define_asset_job(
+        keys.verify_job(spec),
+        selection=dg.AssetSelection.checks(exactness),
+        tags={keys.DATABASE_TAG: spec.name},
+        description=f"Is a day of {spec.name} exactly what the source held? Config: partition,"
+        " tables, against (auto, source, export, digests).",
+    )
     start = sensors.fallback_schedule(spec) if is_vendor else sensors.live_schedule(spec)
     return dg.Definitions(
         assets=[*chunks, health.completeness_asset(spec)],
-        asset_checks=[checks],
-        jobs=[mirror_job, health_job],
+        asset_checks=[checks, exactness],
+        jobs=[mirror_job, health_job, verify_job],
         schedules=[start, sensors.health_schedule(spec)],
         sensors=[
             *([sensors.refresh_sensor(spec)] if is_vendor else []),

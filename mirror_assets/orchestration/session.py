@@ -6,7 +6,7 @@ of one chunk, the next is published and those after it are copied.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pydantic import PrivateAttr
 
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.mirror import MirrorRun
+from mirror_assets.mirroring.proof.verify import Against, Verifier, verifier
 from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Source
@@ -30,7 +31,7 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     _scratch: Path = PrivateAttr()
     _runs: dict[tuple[str, date], MirrorRun] = PrivateAttr(default_factory=dict)
     _publisher: ThreadPoolExecutor = PrivateAttr()
-    _ahead: dict[tuple[TableSpec, ...], Future[list[TableReport]]] = PrivateAttr()
+    _ahead: dict[tuple[str, ...], Future[list[TableReport]]] = PrivateAttr()
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["MirrorResource"]:
@@ -57,6 +58,19 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def source(self, spec: DatabaseSpec) -> Source:
         """Raises SettingsError when the database's URL is not set."""
         return open_source(spec, self._settings.database_url(spec.name))
+
+    def verifier(
+        self, spec: DatabaseSpec, day: date, against: Against
+    ) -> AbstractContextManager[Verifier]:
+        """Proves tables of a day."""
+        return verifier(
+            spec,
+            lambda: self.source(spec),
+            self._settings.landing(),
+            self._warehouse,
+            partition=day,
+            against=against,
+        )
 
     def publish(
         self,
@@ -90,12 +104,17 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 accept_volume=accept_volume,
             )
             self._runs[spec.name, partition] = run.__enter__()
-        published = self._ahead.pop(tuple(tables), None)
+        published = self._ahead.pop(_names(tables), None)
         reports = published.result() if published else run.publish(tables)
         following = _following(spec, tables, selected)
-        if following and following not in self._ahead:
-            self._ahead[following] = self._publisher.submit(run.publish, following)
+        if following and _names(following) not in self._ahead:
+            self._ahead[_names(following)] = self._publisher.submit(run.publish, following)
         return reports
+
+
+def _names(tables: Sequence[TableSpec]) -> tuple[str, ...]:
+    """Two databases may have a table of one name."""
+    return tuple(f"{table.database}/{table.name}" for table in tables)
 
 
 def _following(

@@ -109,6 +109,8 @@ def _accepted(context: dg.AssetExecutionContext) -> frozenset[str]:
 
 
 def _log(context: dg.AssetExecutionContext, report: TableReport) -> None:
+    if report.set_aside:
+        context.log.warning(report.set_aside)
     if report.error is not None:
         context.log.error(f"not published: {report.error.sentence}")
     elif report.rejected:

@@ -10,6 +10,7 @@ import pytest
 
 from mirror_assets.mirroring.catalog import DatabaseSpec, load, load_all
 from mirror_assets.mirroring.errors import CatalogError
+from mirror_assets.mirroring.schema import Column, LogicalType
 
 if TYPE_CHECKING:
     from tests.conftest import Bench
@@ -110,6 +111,36 @@ def test_an_allowance_holds_until_its_day(tmp_path: Path) -> None:
         (_HEAD + "tables: {a: , a: {volume: 0}}\n", ["'a'", "twice"]),
         (_HEAD + "tables: {a: {exclude_columns: [x], masked_columns: [x]}}\n", ["tables.a", "'x'"]),
         (_HEAD + "tables: {a: {exclude_columns: [id], primary_key: [id]}}\n", ["tables.a", "'id'"]),
+        (_HEAD + _TABLES + "misfits: {date: drop}\n", ["misfits.date", "'drop'", "'text'"]),
+        (_HEAD + _TABLES + "misfits: {datum: text}\n", ["misfits.datum", "datetime", "varchar"]),
+        (_HEAD + _TABLES + "misfits: reject\n", ["misfits: input should be a valid dict"]),
+        (
+            "database: clinic\nkind: postgresql\nmisfits: {datetime: null}\n" + _TABLES,
+            ["misfits.datetime", "timestamp without time zone"],
+        ),
+        (
+            _HEAD + "tables: {a: {columns: {c: {misfits: maybe}}}}\n",
+            ["tables.a.columns.c.misfits", "'maybe'", "'reject', 'null' or 'text'"],
+        ),
+        (
+            _HEAD + "tables: {a: {columns: {c: {kind: x}}}}\n",
+            ["tables.a.columns.c.kind: unknown field; allowed: type, misfits"],
+        ),
+        *(
+            (
+                _HEAD + f"tables: {{a: {{columns: {{c: {{type: '{wrong}'}}}}}}}}\n",
+                ["tables.a.columns.c.type", repr(wrong).lower(), "INT64", "p up to 38"],
+            )
+            for wrong in ("INTEGER", "DECIMAL", "DECIMAL(39,2)", "DECIMAL(2,3)", "DECIMAL(0,0)", "")
+        ),
+        (
+            _HEAD + "tables: {a: {columns: {c: {type: DATE, misfits: text}}}}\n",
+            ["tables.a.columns.c", "misfits: text", "allowed beside `type`: reject, null"],
+        ),
+        (
+            _HEAD + "tables: {a: {masked_columns: [c], columns: {c: {type: DATE}}}}\n",
+            ["tables.a.columns.c", "excluded or masked"],
+        ),
         (_HEAD + "tables: [note, note_latest]\n", ["'note_latest'", "'note'"]),
     ],
 )
@@ -119,6 +150,30 @@ def test_a_wrong_catalog_names_field_and_allowed_values(
     error = _refused(tmp_path, text)
     for word in words:
         assert word in error.sentence, error.sentence
+
+
+def test_what_becomes_of_a_column_and_its_misfits(tmp_path: Path) -> None:
+    spec = _load(
+        tmp_path,
+        _HEAD
+        + "misfits: {date: null, datetime: text, decimal: reject}\n"
+        + "tables: {a: {columns: {c: {type: 'decimal(10, 2)', misfits: null}, d: {misfits: text},"
+        + " e: {type: int64}}}}\n",
+    )
+    table = spec.table("a")
+
+    def declared(name: str, word: str) -> str:
+        return str(table.declared_type(name, word))
+
+    def nulls(name: str, word: str) -> bool:
+        return table.nulls_misfits(Column(name, word, LogicalType("DATE"), word=word))
+
+    assert [declared(*at) for at in (("c", "varchar"), ("d", "date"), ("e", "datetime"))] == [
+        *("DECIMAL(10,2)", "STRING", "INT64"),
+    ]
+    assert [declared(*at) for at in (("x", "datetime"), ("x", "date"))] == ["STRING", "None"]
+    assert [nulls(*at) for at in (("c", "varchar"), ("x", "date"))] == [True, True]
+    assert [nulls(*at) for at in (("d", "date"), ("x", "decimal"), ("x", "int"))] == [False] * 3
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:

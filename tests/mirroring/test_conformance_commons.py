@@ -20,8 +20,9 @@ import yaml
 from mirror_assets.mirroring import types
 from mirror_assets.mirroring.catalog import DatabaseSpec, load
 from mirror_assets.mirroring.landing import Landing, Manifest
+from mirror_assets.mirroring.scan import CsvPart
 from mirror_assets.mirroring.schema import Column, TableSchema
-from mirror_assets.mirroring.typed import SENTENCES, CsvPart, LoadedPart, TypedLoader
+from mirror_assets.mirroring.typed import SENTENCES, LoadedPart, TypedLoader
 from mirror_assets.mirroring.types import SourceColumn
 
 

@@ -4,6 +4,7 @@ import gzip
 import stat
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from mirror_assets.mirroring.schema import Column, TableSchema
 
 STAMP = datetime(2026, 11, 22, 5, 0, 7, tzinfo=UTC)
 DAY = STAMP.date()
+SECOND = timedelta(seconds=1)
 SCHEMA = TableSchema(
     (
         Column("id", "int", types.INT64, True),
@@ -173,6 +175,108 @@ def test_a_full_or_closed_folder_is_a_landing_fault_that_names_the_table(tmp_pat
 
     assert caught.value.where == "patient"
     assert caught.value.transient
+
+
+class _OfflineError(Exception):
+    """What a remote zone's client may raise: no OSError at all."""
+
+
+@pytest.mark.parametrize(
+    ("call", "use"),
+    [
+        ("ls", lambda landing: landing.find("clinic", "patient", DAY)),
+        ("cat_file", lambda landing: landing.find("clinic", "patient", DAY)),
+        ("size", lambda landing: landing.find("clinic", "patient", DAY)),
+        ("ls", lambda landing: landing.days("clinic")),
+        ("rm", lambda landing: landing.expire("clinic", date(2100, 1, 1))),
+        ("cat_file", lambda landing: landing.inventory("clinic")),
+        ("pipe_file", lambda landing: landing.save_inventory("clinic", ["a"])),
+        ("put_file", export),
+        ("pipe_file", export),
+    ],
+)
+def test_whatever_a_remote_zones_client_raises_is_a_landing_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, use: Callable[[Landing], object]
+) -> None:
+    scratch = private_folder(tmp_path / "scratch")
+    landing = Landing(f"memory://landing-{uuid.uuid4().hex}", scratch, part_bytes=20)
+    export(landing)
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise _OfflineError("CANARY")
+
+    monkeypatch.setattr(landing._fs, call, fail, raising=True)
+    with pytest.raises(LandingFault) as caught:
+        use(landing)
+    monkeypatch.undo()
+
+    assert "_OfflineError" in caught.value.what
+    assert "CANARY" not in str(caught.value)
+    assert caught.value.transient
+    assert "MIRROR_LANDING" in caught.value.remedy
+    assert landing.find("clinic", "patient", DAY) is not None
+
+
+def test_a_local_zone_that_cannot_be_read_is_a_landing_fault(tmp_path: Path) -> None:
+    landing = Landing(str(tmp_path / "landing"), tmp_path)
+    export(landing)
+    manifest = next((tmp_path / "landing").rglob("*.manifest.json"))
+    manifest.unlink()
+    manifest.mkdir()
+
+    with pytest.raises(LandingFault):
+        landing.find("clinic", "patient", DAY)
+
+
+def test_a_day_counts_once_one_of_its_exports_is_finished(landing: Landing) -> None:
+    unfinished = landing.writer("clinic", "visit", STAMP)
+    unfinished.write(b"1\n", 1, 2)
+    unfinished.close_part()
+
+    assert landing.days("clinic") == []
+
+    export(landing)
+
+    assert landing.days("clinic") == [DAY]
+
+
+def test_a_manifest_that_cannot_be_written_gives_the_parts_room_back(landing: Landing) -> None:
+    writer = landing.writer("clinic", "patient", STAMP)
+    writer.write(b"1\n", 1, 2)
+    writer.close_part()
+    folder = landing.folder("clinic", STAMP)
+    landing.put_text = lambda *_: (_ for _ in ()).throw(OSError(28, ""))  # type: ignore
+
+    with pytest.raises(LandingFault, match="No space left"):
+        writer.finish(manifest_of(writer, "patient", STAMP))
+
+    assert landing._fs.ls(folder) == []
+
+
+def test_a_slower_reading_of_the_same_refresh_does_not_replace_a_later_one(
+    landing: Landing,
+) -> None:
+    slower = landing.writer("clinic", "patient", STAMP)
+    slower.write(b'1,"old"\n', 1, 8)
+    slower.close_part()
+    later = export(landing)
+
+    slower.finish(
+        replace(manifest_of(slower, "patient", STAMP), snapshot_at=later.snapshot_at - SECOND)
+    )
+
+    assert landing.find("clinic", "patient", DAY) == later
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_intact_export_matches_its_checksums(landing: Landing, damaged: bool) -> None:
+    manifest = export(landing)
+    if damaged:
+        path = f"{landing.folder('clinic', STAMP)}/{manifest.parts[1].file}"
+        landing._fs.pipe_file(path, b"x" * manifest.parts[1].bytes)
+
+    assert landing.intact(manifest) is not damaged
+    assert list(landing.scratch.iterdir()) == []
 
 
 def test_an_aborted_export_drops_its_open_part(landing: Landing) -> None:

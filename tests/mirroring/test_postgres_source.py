@@ -19,6 +19,7 @@ from mirror_assets.mirroring.errors import (
     RefreshLanded,
     SettingsError,
     SourceFault,
+    SourceLocked,
     SourceUnavailable,
     UnsupportedType,
 )
@@ -406,7 +407,8 @@ def test_a_full_landing_zone_amid_a_copy_fails_that_table_only(pg_bench: KindBen
     ("code", "kind", "told"),
     [
         *((code, SourceUnavailable, "cut") for code in ("08006", "57P01", "57P03", "53300")),
-        *((code, SourceUnavailable, "cut") for code in ("40001", "40P01", "57014", "55P03")),
+        *((code, SourceUnavailable, "cut") for code in ("40001", "40P01", "57014")),
+        ("55P03", SourceLocked, "held a lock"),
         ("42P01", RefreshLanded, "gone"),
         ("42703", RefreshLanded, "changed"),
         ("42501", SourceFault, "access denied"),

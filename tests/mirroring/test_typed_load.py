@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from pathlib import Path
@@ -22,13 +23,12 @@ from mirror_assets.mirroring import types
 from mirror_assets.mirroring.catalog import TableSpec
 from mirror_assets.mirroring.dialect import Field, Formatter
 from mirror_assets.mirroring.errors import WarehouseFault
+from mirror_assets.mirroring.scan import MAX_ROW_TEXT, CsvPart
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.typed import (
     MAX_LISTED,
-    MAX_ROW_TEXT,
     SENTENCES,
     ColumnDigest,
-    CsvPart,
     LoadedPart,
     Reject,
     TypedLoader,
@@ -47,6 +47,14 @@ KINDS = TableSchema(
         Column("day", "date", types.DATE),
         Column("at", "datetime(6)", types.DATETIME),
         Column("instant", "timestamp(6)", types.TIMESTAMP),
+    )
+)
+
+#: The same types, loaded from a source's text.
+DECLARED = TableSchema(
+    tuple(
+        column if column.name in ("t", "b") else replace(column, encoding="declared")
+        for column in KINDS.columns
     )
 )
 
@@ -147,7 +155,7 @@ _ROWS = st.tuples(
             st.binary(max_size=40),
             st.integers(-(2**63), 2**63 - 1),
             st.integers(-_WHOLE, _WHOLE).map(lambda n: Decimal(n).scaleb(-9, _EXACT)),
-            st.floats(allow_nan=False),
+            st.floats(allow_nan=False).map(lambda value: value + 0.0),  # no sign of zero
             st.booleans(),
             _DATES,
             _MOMENTS,
@@ -173,21 +181,36 @@ def raw(value: Any) -> Field:
 
 
 def told(row: tuple[Any, ...]) -> str:
-    """A row as text that tells -0.0, "" and None apart."""
+    """A row as text that tells "" and None apart."""
     return repr([v.isoformat() if isinstance(v, datetime) else v for v in row])
 
 
+def raw_text(value: Any) -> Field:
+    """A value as the text from which a declared type is loaded."""
+    if isinstance(value, float):
+        return {"inf": b"Infinity", "-inf": b"-Infinity"}.get(str(value), raw(value))
+    zone = b"+00" if isinstance(value, datetime) and value.tzinfo else b""
+    text = raw(value)
+    return text + zone if text is not None else None
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("schema", [KINDS, DECLARED], ids=["own types", "declared types"])
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(st.lists(_ROWS, min_size=1, max_size=12))
-def test_any_values_survive_export_and_load(bench: Bench, rows: list[tuple[Any, ...]]) -> None:
-    records = Formatter(KINDS.columns).records([tuple(map(raw, row)) for row in rows])
+@given(rows=st.lists(_ROWS, min_size=1, max_size=12))
+def test_any_values_survive_export_and_load(
+    bench: Bench, schema: TableSchema, suffix: str, rows: list[tuple[Any, ...]]
+) -> None:
+    text = raw_text if schema is DECLARED else raw
+    records = Formatter(schema.columns).records([tuple(map(text, row)) for row in rows])
     data = b"".join(record + b"\n" for record in records)
 
-    loaded = bench.load(data, KINDS, rows=len(rows), longest=max(map(len, records)) + 1)
+    longest = max(map(len, records)) + 1
+    loaded = bench.load(data, schema, rows=len(rows), longest=longest, suffix=suffix)
 
     assert (loaded.rows, loaded.rejected, loaded.rejects) == (len(rows), 0, ())
     assert sorted(map(told, bench.values())) == sorted(map(told, rows))
@@ -494,7 +517,7 @@ def test_the_catalogs_dates_are_bounds_that_belong_to_the_range(bench: Bench, ki
 
 
 def test_row_text_is_kept_only_on_demand_and_cut(bench: Bench) -> None:
-    long = "é" * MAX_ROW_TEXT
+    long = "é" * (4 * MAX_ROW_TEXT)
     data = f'x,"{long}"\n1,"{long}",3\n2,"ok"\n'.encode()
     schema = columns("INT64", "STRING")
 
@@ -504,8 +527,8 @@ def test_row_text_is_kept_only_on_demand_and_cut(bench: Bench) -> None:
     assert [reject.text for reject in without.rejects] == [None, None]
     texts = [reject.text or "" for reject in kept.rejects]
     assert [text[:4] for text in texts] == ["x,éé", "1,éé"]
-    assert all(len(text.encode()) <= MAX_ROW_TEXT for text in texts)
-    assert all(len(text) == MAX_ROW_TEXT // 4 for text in texts)
+    assert all(len(text.encode()) <= 4 * MAX_ROW_TEXT for text in texts)
+    assert all(len(text) == MAX_ROW_TEXT for text in texts)
 
 
 def test_row_text_of_invalid_bytes_can_be_stored(bench: Bench) -> None:
@@ -616,7 +639,8 @@ def test_every_logical_type_becomes_a_parquet_type_without_a_warehouses_own(
 _CHILD = """
 import json, re, sys
 from pathlib import Path
-from mirror_assets.mirroring.typed import CsvPart, TypedLoader
+from mirror_assets.mirroring.scan import CsvPart
+from mirror_assets.mirroring.typed import TypedLoader
 sys.path.insert(0, sys.argv[1])
 from test_typed_load import columns, spec
 path, rows, longest = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])

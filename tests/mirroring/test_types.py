@@ -138,14 +138,15 @@ def test_postgresql(
 
 @pytest.mark.parametrize("kind", ["mysql", "postgresql"])
 def test_an_unknown_type_names_table_column_and_type(kind: str) -> None:
-    column = SourceColumn("shape", "multipolygon", "multipolygon", True)
+    column = SourceColumn("shape", "polyhedron", "polyhedron(3)", True)
 
     with pytest.raises(UnsupportedType) as caught:
         types.column_of(kind, "clinic/parcel", column, EXACT)
 
     assert caught.value.where == "clinic/parcel"
-    assert "column shape has type multipolygon" in caught.value.what
+    assert "column shape has type polyhedron(3)" in caught.value.what
     assert "exclude the column" in caught.value.remedy
+    assert "columns: {shape: {misfits: text}}" in caught.value.remedy
 
 
 _LOGICAL = [

@@ -52,6 +52,12 @@ class Snapshot(Protocol):
     def check_unchanged(self, table: TableSpec) -> None:
         """Raise RefreshLanded when the table was rebuilt since the snapshot began."""
 
+    def relation(self, table: TableSpec) -> str:
+        """The table's name in the source's SQL."""
+
+    def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        """The answer to a read-only statement inside the snapshot."""
+
     def release(self) -> None:
         """Let go of the locks on the table just read, so that the vendor can rebuild it."""
 

@@ -14,6 +14,7 @@ from mirror_assets.mirroring.errors import (
     RefreshLanded,
     SettingsError,
     SourceFault,
+    SourceLocked,
     SourceUnavailable,
 )
 from mirror_assets.mirroring.schema import Column, TableSchema
@@ -48,10 +49,11 @@ def mirrored(
             where=where,
             remedy="check the table's name in the catalog and GRANT SELECT on the schema",
         )
-    unknown = {*table.exclude_columns, *table.masked_columns} - {c.name for c in found}
+    named = {*table.exclude_columns, *table.masked_columns, *table.columns}
+    unknown = named - {c.name for c in found}
     if unknown:
         raise SourceFault(
-            f"the catalog excludes or masks column {sorted(unknown)[0]!r}, which is not there",
+            f"the catalog names column {sorted(unknown)[0]!r}, which is not there",
             where=where,
             remedy="correct the table's entry in the catalog",
         )
@@ -70,7 +72,8 @@ def mirrored(
 def _column(spec: DatabaseSpec, where: str, table: TableSpec, column: SourceColumn) -> Column:
     if column.name in table.masked_columns:
         return Column(column.name, f"masked {column.full_type}", types.STRING, not column.nullable)
-    return types.column_of(spec.entry.kind, where, column, spec.types)
+    declared = table.declared_type(column.name, column.data_type)
+    return types.column_of(spec.entry.kind, where, column, spec.types, declared)
 
 
 def denied(shown: str, where: str) -> MirrorError:
@@ -86,6 +89,14 @@ def unavailable(shown: str, where: str) -> MirrorError:
         f"the connection failed or was cut ({shown})",
         where=where,
         remedy="try again; if it lasts, check the host, the tunnel and the vendor's status",
+    )
+
+
+def locked(shown: str, where: str, seconds: int) -> MirrorError:
+    return SourceLocked(
+        f"somebody held a lock on it for longer than the {seconds} seconds we wait ({shown})",
+        where=where,
+        remedy="the run is tried again; if it lasts, find the session that locks the table",
     )
 
 

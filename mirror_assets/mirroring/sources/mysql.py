@@ -40,10 +40,21 @@ _BATCH_BYTES = 1 << 20
 _MAX_BATCH_ROWS = 2000
 _CONNECT_SECONDS = 15
 _READ_SECONDS = 900
+#: Servers wait a day for whoever holds LOCK TABLES .. WRITE or alters a table.
+_LOCK_SECONDS = 300
 
 _CHANGED = {1412: "changed", 1146: "gone", 1051: "gone", 1054: "changed"}
-_DENIED = {1044, 1045, 1142, 1143, 1227, 1698}
-_TRANSIENT = {1040, 1053, 1105, 1152, 1158, 1159, 1160, 1161, 1205, 1213, 1317}
+#: Of a login: wrong, without rights, from this host, locked, its password expired or to be changed.
+_DENIED = {1044, 1045, 1130, 1142, 1143, 1227, 1698, 1820, 1862, 3118, 4151}
+#: Also those of a limit on connections or queries (1040, 1203, 1226).
+_TRANSIENT = {1040, 1053, 1105, 1152, 1158, 1159, 1160, 1161, 1203, 1213, 1226, 1317}
+_LOCKED = {1205, 3572}
+_VALUE_CUT = "1301"
+#: Character sets of which every character has its own in UTF-8. Of the others, bytes without a
+#: character would come as question marks, or as U+FFFD.
+_WHOLE_CHARSETS = frozenset(
+    ["", "utf8", "utf8mb3", "utf8mb4", "ucs2", "utf16", "utf16le", "utf32", "latin1"]
+)
 _UNREACHABLE = range(2000, 2100)
 
 
@@ -71,7 +82,8 @@ class MySQLSource:
         try:
             # MySQL 8 would show table statistics up to a day old; MariaDB skips that comment
             connection.execute(
-                "SET time_zone = '+00:00', net_write_timeout = 3600"
+                f"SET time_zone = '+00:00', net_write_timeout = 3600,"
+                f" lock_wait_timeout = {_LOCK_SECONDS}, max_error_count = 65535"
                 " /*!80000 , information_schema_stats_expiry = 0 */"
             )
             yield connection
@@ -109,14 +121,14 @@ class _Connection:
         self.raw = raw
         self._where = where
 
-    def execute(self, statement: str, *arguments: str) -> list[tuple[Any, ...]]:
+    def execute(self, statement: str, *arguments: str, where: str = "") -> list[tuple[Any, ...]]:
         """Run a small statement; values come back as text, or None."""
         try:
             with self.raw.cursor() as cursor:
                 cursor.execute(statement, arguments or None)
                 return [tuple(_text(value) for value in row) for row in cursor.fetchall()]
         except _DRIVER_ERRORS as error:
-            raise _translate(error, self._where) from None
+            raise _translate(error, where or self._where) from None
 
     def stream(
         self, statement: str, where: str
@@ -144,7 +156,8 @@ class _Connection:
             " TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(),"
             " CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', @@global.time_zone))"
             " FROM information_schema.TABLES"
-            " WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
+            " WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')"
+            " ORDER BY TABLE_NAME",
             schema,
         )
         found = {}
@@ -197,11 +210,16 @@ class MySQLSnapshot:
         return common.mirrored(self._spec, table, found, self._keys.get(table.name, ()))
 
     def count(self, table: TableSpec) -> int:
-        rows = self._connection.execute(f"SELECT COUNT(*) FROM {_quote(table.name)}")
+        rows = self._connection.execute(
+            f"SELECT COUNT(*) FROM {_quote(table.name)}", where=f"{self._spec.name}/{table.name}"
+        )
         return int(rows[0][0])
 
     def export(self, table: TableSpec, schema: TableSchema, writer: ExportWriter) -> int:
-        selected = ", ".join(_select(column, table) for column in schema.columns)
+        charsets = {column.name: column.charset for column in self._columns[table.name]}
+        selected = ", ".join(
+            _select(column, table, charsets[column.name]) for column in schema.columns
+        )
         statement = f"SELECT {selected} FROM {_quote(table.name)}"
         formatter = Formatter(schema.columns)
         total = 0
@@ -213,8 +231,20 @@ class MySQLSnapshot:
                 longest = max(map(len, records)) + 1
                 writer.write(b"\n".join(records) + b"\n", len(records), longest)
                 total += len(records)
+        self._refuse_cut_values(where)
         writer.close_part()
         return total
+
+    def _refuse_cut_values(self, where: str) -> None:
+        """Values that the server computes (virtual columns) become NULL beyond its limit."""
+        codes = {row[1] for row in self._connection.execute("SHOW WARNINGS")}
+        if _VALUE_CUT in codes:
+            raise SourceFault(
+                "the server left out computed values longer than its max_allowed_packet"
+                f" (warning {_VALUE_CUT})",
+                where=where,
+                remedy="have max_allowed_packet raised at the server, or exclude the column",
+            )
 
     def check_unchanged(self, table: TableSpec) -> None:
         rows = self._connection.execute(
@@ -229,18 +259,24 @@ class MySQLSnapshot:
             where = f"{self._spec.name}/{table.name}"
             raise common.changed("was rebuilt while it was being read", where)
 
+    def relation(self, table: TableSpec) -> str:
+        return _quote(table.name)
+
+    def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement)
+
     def release(self) -> None:
         self._connection.execute("ROLLBACK TO SAVEPOINT mirror")
 
     def _read_columns(self) -> dict[str, list[SourceColumn]]:
         rows = self._connection.execute(
             "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE,"
-            " NUMERIC_PRECISION, NUMERIC_SCALE FROM information_schema.COLUMNS"
+            " NUMERIC_PRECISION, NUMERIC_SCALE, CHARACTER_SET_NAME FROM information_schema.COLUMNS"
             " WHERE TABLE_SCHEMA = %s ORDER BY TABLE_NAME, ORDINAL_POSITION",
             self._schema,
         )
         found: dict[str, list[SourceColumn]] = {}
-        for table, name, data_type, full_type, nullable, precision, scale in rows:
+        for table, name, data_type, full_type, nullable, precision, scale, charset in rows:
             column = SourceColumn(
                 name=name,
                 data_type=data_type.lower(),
@@ -248,6 +284,7 @@ class MySQLSnapshot:
                 nullable=nullable == "YES",
                 precision=int(precision) if precision is not None else None,
                 scale=int(scale) if scale is not None else None,
+                charset=charset or "",
             )
             found.setdefault(table, []).append(column)
         return found
@@ -265,7 +302,7 @@ class MySQLSnapshot:
         return keys
 
 
-def _select(column: Column, table: TableSpec) -> str:
+def _select(column: Column, table: TableSpec, charset: str) -> str:
     quoted = _quote(column.name)
     if column.name in table.masked_columns:
         return f"IF({quoted} IS NULL, NULL, '{MASK}')"
@@ -274,9 +311,21 @@ def _select(column: Column, table: TableSpec) -> str:
         return f"CAST({quoted} AS DOUBLE)"  # a FLOAT prints six digits otherwise
     if base == "bit":
         return f"CAST({quoted} AS UNSIGNED)"
-    if base in ("geometry", "point"):
-        return f"ST_AsBinary({quoted})"
-    return quoted
+    return quoted if charset in _WHOLE_CHARSETS else _converted(quoted, charset)
+
+
+def _converted(quoted: str, charset: str) -> str:
+    """The text in UTF-8; where bytes of it are no character, those bytes after one that UTF-8 does
+    not have, so that the row is rejected and not altered.
+    """
+    own, told = f"CAST({quoted} AS BINARY)", f"CAST(CONVERT({quoted} USING utf8mb4) AS BINARY)"
+    without = [f"LENGTH({text}) - LENGTH(REPLACE({text}, '?', ''))" for text in (told, own)]
+    is_lossy = f"LOCATE('?', {told}) > 0 AND {without[0]} <> {without[1]}"
+    if charset != "gb18030":  # which has U+FFFD itself
+        is_lossy = f"({is_lossy}) OR LOCATE(X'EFBFBD', {told}) > 0"
+    text = f"IF(({is_lossy}) IS FALSE, {told}, CONCAT(X'FF', {own}))"
+    # too long for the server to compute, it would be NULL
+    return f"IF({quoted} IS NULL, NULL, COALESCE({text}, X'FF'))"
 
 
 def _quote(name: str) -> str:
@@ -341,6 +390,8 @@ def _translate(error: Exception, where: str) -> MirrorError:
     shown = driver_error(error)
     if code in _CHANGED:
         return common.changed(f"is {_CHANGED[code]} since the snapshot began ({shown})", where)
+    if code in _LOCKED:
+        return common.locked(shown, where, _LOCK_SECONDS)
     if code in _DENIED:
         return common.denied(shown, where)
     is_dropped = code is None or code == 0 or code in _UNREACHABLE or code in _TRANSIENT

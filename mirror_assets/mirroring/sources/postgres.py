@@ -22,6 +22,7 @@ from mirror_assets.mirroring.errors import (
     MirrorError,
     SettingsError,
     SourceFault,
+    SourceLocked,
     SourceUnavailable,
 )
 from mirror_assets.mirroring.landing import ExportWriter, Isolation
@@ -35,6 +36,9 @@ from mirror_assets.mirroring.types import SourceColumn
 _EXAMPLE = "postgresql+psycopg2://user:password@host:port/database"
 _BATCH_BYTES = 1 << 20
 _CONNECT_SECONDS = 15
+#: An ALTER TABLE under way must not hold us for ever; sizes are not worth any wait.
+_LOCK_SECONDS = 300
+_SIZE_LOCK_MS = 500
 #: What a URL may say after ``?``; the other settings are ours.
 _URL_OPTIONS = frozenset(
     [
@@ -64,11 +68,11 @@ _SETTINGS = (
     "bytea_output = hex",
     "statement_timeout = 0",
     "idle_in_transaction_session_timeout = 0",
-    "lock_timeout = '5min'",  # an ALTER TABLE under way must not hold us for ever
 )
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
-_TRANSIENT = ("08", "40", "53", "57P", "57014", "55P03", "55006", "25P03", "58030", "72000")
+_TRANSIENT = ("08", "40", "53", "57P", "57014", "55006", "25P03", "58030", "72000")
+_LOCKED = "55P03"
 _DENIED = ("28", "42501")
 _CHANGED = {"42P01": "gone", "3F000": "gone", "42703": "changed"}
 _ENCODING = ("22021", "22P05")
@@ -79,16 +83,19 @@ _LOGIN_REFUSED = (
 )
 
 _RELATIONS = """
-SELECT c.relname, c.oid, c.relkind IN ('r', 'p') AND NOT c.relispartition,
-    round(coalesce(CASE
-        WHEN c.relispartition THEN 0
+SELECT c.relname, c.oid, c.relkind IN ('r', 'p') AND NOT c.relispartition
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ORDER BY c.relname
+"""
+_SIZES = """
+SELECT c.relname, round(coalesce(CASE
         WHEN c.relkind = 'p' THEN (
             SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(c.oid))
         ELSE pg_total_relation_size(c.oid)
     END, 0) / 1048576.0)::int
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-ORDER BY c.relname
+WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
 """
 _COLUMNS = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
@@ -211,7 +218,7 @@ class _Session:
         """Begin; the first query that follows takes the snapshot, unless one is given."""
         shared = f"; SET TRANSACTION SNAPSHOT {literal(snapshot_id)}" if snapshot_id else ""
         settings = "".join(f"; SET LOCAL {setting}" for setting in _SETTINGS)
-        self.run(_BEGIN + shared + settings)
+        self.run(f"{_BEGIN}{shared}{settings}; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
 
     def ask(self, statement: str, *arguments: Any, where: str = "") -> list[tuple[Any, ...]]:
         try:
@@ -287,12 +294,25 @@ class _Relations:
         rows = session.ask(_RELATIONS, schema)
         listed = {table.name for table in spec.tables}
         info = {"create_time": None, "db_timezone": "UTC"}
-        self.oids: dict[str, int] = {name: oid for name, oid, _is_base, _size in rows}
+        sizes = self._sizes(session, schema)
+        self.oids: dict[str, int] = {name: oid for name, oid, _is_base in rows}
         self.states = {
-            name: TableState(name, None, size, dict(info))
-            for name, _oid, is_base, size in rows
+            name: TableState(name, None, sizes.get(name, 0), dict(info))
+            for name, _oid, is_base in rows
             if is_base or name in listed
         }
+
+    def _sizes(self, session: _Session, schema: str) -> dict[str, int]:
+        """Megabytes by table; none are known while somebody holds one of them locked, because
+        measuring takes locks, and one locked table must not keep us from all others.
+        """
+        session.run(f"SAVEPOINT sizes; SET LOCAL lock_timeout = {_SIZE_LOCK_MS}")
+        try:
+            return dict(session.ask(_SIZES, schema))
+        except SourceLocked:
+            return {}
+        finally:
+            session.run("ROLLBACK TO SAVEPOINT sizes")
 
 
 class PostgresSnapshot:
@@ -359,6 +379,12 @@ class PostgresSnapshot:
         if unchanged is False:
             raise common.changed("was truncated or rebuilt since the snapshot", self._where(table))
 
+    def relation(self, table: TableSpec) -> str:
+        return self._name(table)
+
+    def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        return self._session.ask(statement)
+
     def release(self) -> None:
         """Give back the table's lock (ACCESS SHARE, which only ALTER and DROP wait for)."""
         self._session.run("ROLLBACK TO SAVEPOINT mirror")
@@ -421,14 +447,14 @@ def _digits(modifier: int) -> tuple[int | None, int | None]:
 def _select(column: Column, data_type: str, table: TableSpec) -> str:
     quoted = sql(column.name)
     if column.name in table.masked_columns:  # a composite of NULLs is a value, so not IS NULL
-        return f"CASE WHEN {quoted} IS DISTINCT FROM NULL THEN '{MASK}' END"
+        return f"CASE WHEN num_nulls({quoted}) = 0 THEN '{MASK}' END"
     if column.encoding == "hex":
         return f"encode({quoted}, 'hex')"
     return f"{quoted}::double precision" if data_type == "real" else quoted
 
 
 def _is_quoted(column: Column) -> bool:
-    return column.encoding == "hex" or column.type.kind == "STRING"
+    return column.encoding in ("hex", "declared") or column.type.kind == "STRING"
 
 
 def _options(url: str, database: str) -> dict[str, Any]:
@@ -456,6 +482,8 @@ def _translate(error: psycopg2.Error, where: str) -> MirrorError:
     """A driver's error as one of ours: never its text, which may quote rows."""
     code = error.pgcode or ""
     shown = driver_error(error)
+    if code == _LOCKED:
+        return common.locked(shown, where, _LOCK_SECONDS)
     if not code or code.startswith(_TRANSIENT):  # the driver itself gives no code: it was cut off
         return common.unavailable(shown, where)
     if code in _CHANGED:

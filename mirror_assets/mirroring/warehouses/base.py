@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.schema import Drift, TableSchema
 
 T = TypeVar("T")
@@ -28,7 +29,19 @@ class Transaction(Protocol):
     """Changes that readers see together (BigQuery: a job each, control rows last)."""
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
-        """A table's columns without ``_PARTITIONDATE``; None when there is no such table."""
+        """A table's columns without ``_PARTITIONDATE``; None when there is no such table.
+
+        Raises DriftRefused for a column that the mirror could not have made.
+        """
+
+    def tables(self, dataset: str) -> dict[str, bool]:
+        """Every table and view of a dataset, and whether it is a table with ``_PARTITIONDATE``."""
+
+    def days(self, dataset: str, table: str) -> dict[date, int]:
+        """The partitions of a table and their rows; {} where it has no partitions.
+
+        Rows without a day, which somebody else must have written, count as those of the year 1.
+        """
 
     def create_table(
         self, dataset: str, table: str, schema: TableSchema, *, partitioned: bool
@@ -36,10 +49,13 @@ class Transaction(Protocol):
         """Create a table; ``partitioned`` adds ``_PARTITIONDATE``."""
 
     def evolve(self, dataset: str, table: str, schema: TableSchema, drift: Drift) -> None:
-        """Apply harmless drift: add columns as nullable, relax, widen."""
+        """Apply harmless drift: add columns as nullable, relax, widen, rename in case only."""
 
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         """Set a table's history aside."""
+
+    def drop_table(self, dataset: str, table: str) -> None:
+        """Remove a table with its rows."""
 
     def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[Path]) -> None:
         """Make exactly these Parquet files the day's rows; no files make it empty."""
@@ -71,13 +87,18 @@ class Transaction(Protocol):
 
 
 class Warehouse(Protocol):
-    """One warehouse."""
+    """One warehouse. ``dialect`` names the engine that answers its queries."""
+
+    dialect: str
 
     def commit(self, body: Callable[[Transaction], T]) -> T:
         """Run a body as one transaction; on a conflict, run it again from the start."""
 
     def query(self, statement: str, *, limit: int | None = None) -> Rows:
         """A read-only query in the warehouse's SQL; never changes anything."""
+
+    def schemas(self, dataset: str) -> dict[str, TableSchema | MirrorError]:
+        """Every table of a dataset, read-only; the error where ``schema`` would raise one."""
 
     def staging(self, dataset: str, table: str, day: date) -> Path:
         """A new private folder for Parquet parts that ``replace_partition`` may then own."""

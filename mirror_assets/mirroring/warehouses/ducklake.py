@@ -27,8 +27,8 @@ import duckdb
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from mirror_assets.mirroring import types
-from mirror_assets.mirroring.errors import MirrorError, WarehouseFault
-from mirror_assets.mirroring.landing import private_file, private_folder
+from mirror_assets.mirroring.errors import DriftRefused, MirrorError, WarehouseFault
+from mirror_assets.mirroring.landing import persist, private_file, private_folder
 from mirror_assets.mirroring.names import (
     PARTITION_COLUMN,
     folder_name,
@@ -62,6 +62,8 @@ class DuckLakeWarehouse:
     Files that nothing refers to are taken for those of a killed writer after ``orphan_hours``.
     """
 
+    dialect = "duckdb"
+
     def __init__(
         self,
         url: str,
@@ -86,19 +88,18 @@ class DuckLakeWarehouse:
 
     def commit(self, body: Callable[[DuckLakeTransaction], T]) -> T:
         """Run a body as one transaction; on a conflict, run it again from the start."""
-        with self._mutex, self._turn():
-            try:
-                outcome: T = _until_clear()(self._attempt, body)
-                return outcome
-            except duckdb.Error as error:
-                self._drop_writer()
-                raise _translate(error) from None
+        with self._mutex, _own_faults(self._drop_writer), self._turn():
+            outcome: T = _until_clear()(self._attempt, body)
+            return outcome
 
     def _attempt(self, body: Callable[[DuckLakeTransaction], T]) -> T:
         connection = self._open_writer()
         connection.execute(f"{_INLINING} = 0; BEGIN")
         try:
-            result = body(DuckLakeTransaction(connection, self._lake))
+            transaction = DuckLakeTransaction(connection, self._lake)
+            result = body(transaction)
+            if transaction.adds_files:  # after a power cut the catalog must not name lost ones
+                persist(self._lake)
             connection.execute("COMMIT")
         except BaseException:
             with suppress(duckdb.Error):
@@ -116,12 +117,8 @@ class DuckLakeWarehouse:
 
     def maintain(self, *, time_travel_days: int) -> dict[str, int]:
         """Expire snapshots, delete what only they used, sweep what killed writers left behind."""
-        with self._mutex, self._turn():
-            try:
-                done = self._expire(self._open_writer(), time_travel_days)
-            except duckdb.Error as error:
-                self._drop_writer()
-                raise _translate(error) from None
+        with self._mutex, _own_faults(self._drop_writer), self._turn():
+            done = self._expire(self._open_writer(), time_travel_days)
             if self._catalog is not None:
                 _compact_catalog(self._catalog)
             done["orphans_deleted"] += _sweep(self._lake, time.time() - self._orphan_seconds)
@@ -180,6 +177,19 @@ class DuckLakeWarehouse:
             except duckdb.Error:
                 self._drop_reader()
                 raise
+
+    def schemas(self, dataset: str) -> dict[str, TableSchema | MirrorError]:
+        """Every table of a dataset, read-only; the error where ``schema`` would raise one."""
+        if self._catalog is not None and not self._catalog.exists():
+            return {}
+        found: dict[str, list[tuple[str, str, bool]]] = {}
+        for table, *column in self.query(
+            "SELECT table_name, column_name, data_type, NOT is_nullable FROM duckdb_columns()"
+            f" WHERE database_name = '{ALIAS}' AND schema_name = {literal(dataset)}"
+            " ORDER BY table_name, column_index"
+        ).rows:
+            found.setdefault(table, []).append(tuple(column))
+        return {table: _schema_or_error(table, columns) for table, columns in found.items()}
 
     def _open_reader(self) -> duckdb.DuckDBPyConnection:
         connection = self._connect(read_only=True)
@@ -262,6 +272,7 @@ class DuckLakeTransaction:
     def __init__(self, connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
         self._connection = connection
         self._lake = lake
+        self.adds_files = False
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
         try:
@@ -271,12 +282,26 @@ class DuckLakeTransaction:
             ).fetchall()
         except duckdb.CatalogException:
             return None
-        columns = (
-            Column(name, "", types.from_duckdb(data_type), required)
-            for name, data_type, required in rows
-            if name != PARTITION_COLUMN
-        )
-        return TableSchema(tuple(columns))
+        return _schema(table, rows)
+
+    def tables(self, dataset: str) -> dict[str, bool]:
+        rows = self._connection.execute(
+            "SELECT c.table_name, bool_or(c.column_name = ? AND t.table_name IS NOT NULL)"
+            " FROM duckdb_columns() c LEFT JOIN duckdb_tables() t"
+            " USING (database_name, schema_name, table_name)"
+            " WHERE c.database_name = ? AND c.schema_name = ? GROUP BY 1 ORDER BY 1",
+            [PARTITION_COLUMN, ALIAS, dataset],
+        ).fetchall()
+        return dict(rows)
+
+    def days(self, dataset: str, table: str) -> dict[date, int]:
+        if not self.tables(dataset).get(table):
+            return {}
+        rows = self._connection.execute(
+            f"SELECT coalesce({PARTITION_COLUMN}, DATE '0001-01-01'), count(*)"
+            f" FROM {_path(dataset, table)} GROUP BY 1"
+        ).fetchall()
+        return dict(rows)
 
     def create_table(
         self, dataset: str, table: str, schema: TableSchema, *, partitioned: bool
@@ -300,9 +325,15 @@ class DuckLakeTransaction:
                 self._connection.execute(f"{alter} ADD COLUMN {name} {declared}")
             elif change.change == "relaxed":
                 self._connection.execute(f"{alter} ALTER COLUMN {name} DROP NOT NULL")
+            elif change.change == "recased":
+                old = sql(change.before)
+                self._connection.execute(f"{alter} RENAME COLUMN {old} TO {name}")
             elif change.change == "widened":
                 declared = types.to_duckdb(schema.column(change.column).type)
                 self._connection.execute(f"{alter} ALTER COLUMN {name} TYPE {declared}")
+
+    def drop_table(self, dataset: str, table: str) -> None:
+        self._connection.execute(f"DROP TABLE {_path(dataset, table)}")
 
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         self._connection.execute(f"ALTER TABLE {_path(dataset, table)} RENAME TO {sql(new_name)}")
@@ -312,6 +343,7 @@ class DuckLakeTransaction:
             f"DELETE FROM {_path(dataset, table)} WHERE {PARTITION_COLUMN} = DATE '{day}'"
         )
         for file in files:
+            self.adds_files = True
             self._connection.execute(
                 f"CALL ducklake_add_data_files('{ALIAS}', ?, ?, schema => ?,"
                 " hive_partitioning => true, allow_missing => true)",
@@ -423,6 +455,33 @@ def _prepare_catalog(path: Path) -> None:
     path.chmod(0o600)
 
 
+def _schema(table: str, described: Sequence[tuple[str, str, bool]]) -> TableSchema:
+    """A table as DuckDB describes it. Raises DriftRefused for a type we do not write."""
+    columns = []
+    for name, data_type, required in described:
+        if name == PARTITION_COLUMN:
+            continue
+        try:
+            columns.append(Column(name, "", types.from_duckdb(data_type), required))
+        except (KeyError, ValueError):
+            raise DriftRefused(
+                f"the warehouse's column {name} has type {data_type}, which the mirror never makes:"
+                " somebody altered the table by hand",
+                remedy=f"give the column its type back, or rename the table to {table}_depr_<n>;"
+                " then run the partition again",
+            ) from None
+    return TableSchema(tuple(columns))
+
+
+def _schema_or_error(
+    table: str, described: Sequence[tuple[str, str, bool]]
+) -> TableSchema | MirrorError:
+    try:
+        return _schema(table, described)
+    except DriftRefused as error:
+        return error
+
+
 def _path(dataset: str, table: str) -> str:
     return f"{sql(dataset)}.{sql(table)}"
 
@@ -459,10 +518,31 @@ def _until_clear() -> Retrying:
 
 def _is_conflict(error: BaseException) -> bool:
     signs = ("database is locked", "Failed to commit DuckLake transaction")
-    return isinstance(error, duckdb.Error) and any(sign in str(error) for sign in signs)
+    is_theirs = isinstance(error, (duckdb.Error, sqlite3.Error))
+    return is_theirs and any(sign in str(error) for sign in signs)
 
 
-_REFUSED: dict[type[duckdb.Error], str] = {
+@contextmanager
+def _own_faults(drop_writer: Callable[[], None]) -> Iterator[None]:
+    """Errors of DuckDB and of the folder as ours; the next writer gets a new connection."""
+    try:
+        yield
+    except (duckdb.Error, sqlite3.Error) as error:
+        drop_writer()
+        raise _translate(error) from None
+    except OSError as error:
+        drop_writer()
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise WarehouseFault(f"the lake cannot be written: {reason}", remedy=_ROOM) from None
+
+
+#: How DuckDB and SQLite say it; their texts are looked at, never shown.
+_FULL = (
+    *("no space left on device", "disk is full", "disk quota exceeded", "file too large"),
+    "disk i/o error",  # SQLite, where it cannot make its shared memory
+)
+_ROOM = "check space and rights of MIRROR_LAKE and of the catalog in MIRROR_WAREHOUSE, then retry"
+_REFUSED: dict[type[Exception], str] = {
     duckdb.PermissionException: "only the warehouse's own tables can be read, no other files",
     duckdb.ConversionException: "a value cannot be converted to the type asked for",
     duckdb.OutOfRangeException: "a value is outside the range of its type",
@@ -473,7 +553,7 @@ _QUERY_REMEDY = "write one SELECT over the warehouse's tables; SHOW ALL TABLES l
 
 
 def _translate(
-    error: duckdb.Error, *, remedy: str = "see `mirror doctor`, then try again"
+    error: duckdb.Error | sqlite3.Error, *, remedy: str = "see `mirror doctor`, then try again"
 ) -> MirrorError:
     """DuckDB's error as ours. Only errors about names and syntax keep their text: no values."""
     tells = isinstance(
@@ -481,6 +561,8 @@ def _translate(
     )
     if _is_conflict(error):
         detail, remedy = "other writers kept it busy", "a busy warehouse clears: try again"
+    elif any(sign in str(error).lower() for sign in _FULL):
+        detail, remedy = "the disk is full or fails", _ROOM
     elif tells:
         detail = str(error).splitlines()[0]
     else:

@@ -1,0 +1,204 @@
+"""Publishes days of tiny tables by the real publication, for `benchmarks.lake`.
+
+build DAYS                         the old lake, unless it is there; continues an interrupted one
+publish DAY [CHUNK COUNT [START]]  today plus so many days, or some chunks, from an instant on
+latest                             milliseconds of queries of a latest view
+"""
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+from mirror_assets.mirroring import types
+from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.landing import Manifest
+from mirror_assets.mirroring.publication import Staged, publish
+from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
+from mirror_assets.settings import Settings
+
+#: The newest days keep their snapshots, as in a lake whose upkeep runs daily.
+_RECENT = 7
+_GROUP = 25
+_ROWS = 2
+_SCHEMA = TableSchema(
+    (
+        Column("id", "bigint(20)", types.INT64, True),
+        Column("label", "varchar(80)", types.STRING, True),
+        Column("body", "text", types.STRING),
+        Column("happened", "datetime", types.DATETIME, True),
+        Column("amount", "decimal(12,2)", types.decimal(12, 2)),
+        Column("quantity", "int(11)", types.INT64),
+    ),
+    ("id",),
+)
+settings = Settings.from_env()
+spec: DatabaseSpec = settings.database("year")
+warehouse = DuckLakeWarehouse(
+    settings.warehouse_url, settings.lake, settings.extensions, memory=settings.memory
+)
+
+
+def build(days: str) -> None:
+    done = settings.lake.parent / "built"
+    if done.exists():
+        return
+    first = _day(0) - timedelta(days=int(days))
+    _publish(first, spec.chunks)
+    bulk = [first + timedelta(days=n) for n in range(1, int(days) - _RECENT)]
+    for start in range(0, len(spec.tables), _GROUP):
+        tables = spec.tables[start : start + _GROUP]
+        counted = warehouse.query(f'SELECT count(*) FROM {spec.dataset}."{tables[0].name}"')
+        if bulk and counted.rows[0][0] == _ROWS:
+            _add_in_bulk(tables, bulk)
+    if bulk and not _recorded(bulk[-1]):
+        warehouse.commit(lambda tx: _record_in_bulk(tx, first, len(bulk)))
+    for number in range(int(days) - _RECENT, int(days)):
+        _publish(first + timedelta(days=number), spec.chunks)
+    warehouse.maintain(time_travel_days=_RECENT)
+    warehouse.close()
+    done.touch()
+
+
+def publish_day(day: str, chunk: str = "0", count: str = "-1", start: str = "0") -> None:
+    last = int(chunk) + int(count) if int(count) > 0 else None
+    print(json.dumps(_publish(_day(int(day)), spec.chunks[int(chunk) : last], float(start))))
+
+
+def latest() -> None:
+    taken = []
+    for table in spec.tables[:20]:
+        began = time.monotonic()
+        answer = warehouse.query(f"SELECT * FROM {spec.dataset}.{spec.view_name(table.name)}")
+        taken.append(1000 * (time.monotonic() - began))
+        assert len(answer.rows) == _ROWS
+    print(json.dumps({"first": taken[0], "next": statistics.median(taken[1:])}))
+
+
+def _publish(day: date, chunks: tuple[tuple[TableSpec, ...], ...], start: float = 0) -> float:
+    """Stage and publish chunks of a day; only publishing is counted."""
+    staged = [[_stage(table, day) for table in chunk] for chunk in chunks]
+    time.sleep(max(0, start - time.time()))
+    began = time.monotonic()
+    for chunk in staged:
+        reports = publish(
+            spec,
+            warehouse,
+            chunk,
+            partition=day,
+            run_id=f"run of {day}",
+            load_time=_noon(day),
+            accept_volume=frozenset(),
+            clock=lambda: datetime.now(UTC),
+        )
+        faults = [str(report.error) for report in reports if not report.published]
+        if faults:
+            sys.exit(faults[0])
+    return time.monotonic() - began
+
+
+def _stage(table: TableSpec, day: date) -> Staged:
+    folder = warehouse.staging(spec.dataset, table.name, day)
+    shutil.copyfile(_sample(), folder / "0.parquet")
+    manifest = Manifest(
+        database=spec.name,
+        table=table.name,
+        partition=day,
+        stamp=_noon(day),
+        snapshot_at=_noon(day),
+        refreshed_at=None,
+        isolation="one instant",
+        source_rows=_ROWS,
+        schema=_SCHEMA,
+        parts=(),
+        source_info={},
+    )
+    return Staged(table, folder, manifest=manifest, files=(folder / "0.parquet",), loaded=_ROWS)
+
+
+def _sample() -> Path:
+    """One tiny Parquet file, the same for every table and day."""
+    path = settings.lake.parent / "sample.parquet"
+    if not path.exists():
+        values = ", ".join(
+            f"{value}::{types.to_duckdb(column.type)} AS {column.name}"
+            for value, column in zip(_VALUES, _SCHEMA.columns, strict=True)
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        duckdb.sql(
+            f"COPY (SELECT {values} FROM range({_ROWS}) r(i)) TO '{partial}' (FORMAT parquet)"
+        )
+        partial.replace(path)
+    return path
+
+
+_VALUES = ("i", "'label'", "'body'", "'2026-01-01'", "1.25", "i")
+
+
+def _add_in_bulk(tables: tuple[TableSpec, ...], days: list[date]) -> None:
+    """All days of some tables at once: the same files and catalog rows, fewer snapshots."""
+    for table in tables:
+        for day in days:
+            folder = _folder(table) / f"_PARTITIONDATE={day}" / "bulk"
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "0.parquet").exists():
+                shutil.copyfile(_sample(), folder / "0.parquet")
+    warehouse.commit(lambda tx: [_add(tx, table) for table in tables])
+
+
+def _add(tx: DuckLakeTransaction, table: TableSpec) -> None:
+    tx._connection.execute(
+        "CALL ducklake_add_data_files('lake', ?, ?, schema => ?, hive_partitioning => true,"
+        " allow_missing => true)",
+        [table.name, f"{_folder(table)}/*/bulk/0.parquet", spec.dataset],
+    )
+
+
+def _folder(table: TableSpec) -> Path:
+    return settings.lake / spec.dataset / table.name
+
+
+def _recorded(day: date) -> bool:
+    statement = f"SELECT count(*) FROM {spec.dataset}.MIRROR_METADATA WHERE partition = '{day}'"
+    return bool(warehouse.query(statement).rows[0][0])
+
+
+def _record_in_bulk(tx: DuckLakeTransaction, first: date, days: int) -> None:
+    """The control rows of the first day, moved to the days that were added in bulk."""
+    later = {
+        "MIRROR_METADATA": "BQ_LOAD_TIME + d AS BQ_LOAD_TIME, snapshot_at + d AS snapshot_at,"
+        " CAST(partition + d AS DATE) AS partition,"
+        " strftime(partition + d, '%Y%m%d') AS BQ_PARTITION,"
+        " 'run of ' || CAST(partition + d AS DATE) AS run_id",
+        "MIRROR_COMPLETENESS": "updated_at + d AS updated_at,"
+        " CAST(partition + d AS DATE) AS partition",
+    }
+    for table, moved in later.items():
+        path = f"{spec.dataset}.{table}"
+        tx._connection.execute(
+            f"INSERT INTO {path} SELECT {path.split('.')[1]}.* REPLACE ({moved}) FROM {path},"
+            f" (SELECT to_days(i::INT) AS d FROM range(1, {days + 1}) n(i))"
+            f" WHERE partition = DATE '{first}'"
+        )
+
+
+def _day(later: int) -> date:
+    return datetime.now(UTC).date() + timedelta(days=later)
+
+
+def _noon(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+
+
+if __name__ == "__main__":
+    modes = {"build": build, "publish": publish_day, "latest": latest}
+    modes[sys.argv[1]](*sys.argv[2:])
+    warehouse.close()

@@ -1,0 +1,107 @@
+"""Our engine in one process without Dagster: `export` or `mirror` of a catalogued database.
+
+Prints as JSON where the time went: wall seconds per phase, CPU seconds per thread.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mirror_assets.mirroring import catalog
+from mirror_assets.mirroring.landing import Landing
+from mirror_assets.mirroring.sources import open_source
+from mirror_assets.mirroring.sources.mysql import MySQLSnapshot, MySQLSource
+from mirror_assets.mirroring.sources.postgres import PostgresSnapshot
+
+_phases: dict[str, float] = defaultdict(float)
+
+
+def main(mode: str, database: str, driver: str = "auto") -> None:
+    for snapshot in (MySQLSnapshot, PostgresSnapshot):
+        _time(snapshot, "count", "export")
+    if mode == "export":
+        export(database, driver)
+    else:
+        mirror(database)
+
+
+def export(database: str, driver: str) -> None:
+    """One connection, CSV parts into the landing zone; nothing else is even imported."""
+    spec = catalog.load(Path(os.environ["MIRROR_CATALOG_PATH"], f"{database}.catalog.yaml"))
+    url = os.environ[f"{database.upper()}_DATABASE_URL"]
+    slow = driver == "pymysql"
+    source = MySQLSource(spec, url, driver=driver) if slow else open_source(spec, url)
+    landing = Landing(os.environ["MIRROR_LANDING"], Path(os.environ["MIRROR_SCRATCH"]))
+    stamp, rows = datetime.now(UTC), 0
+    with source.snapshot() as snapshot:
+        for table in spec.tables:
+            writer = landing.writer(database, table.name, stamp)
+            rows += snapshot.export(table, snapshot.schema(table), writer)
+    _tell(rows)
+
+
+def mirror(database: str) -> None:
+    """Export, landing, typed load, accounting and publication."""
+    from mirror_assets.mirroring import mirror, typed
+    from mirror_assets.settings import Settings
+
+    _time(typed.TypedLoader, "load")
+    _time(mirror, "publish")
+    settings = Settings.from_env()
+    spec, rows = settings.database(database), 0
+    warehouse, scratch = settings.warehouse(), settings.new_scratch()
+    with mirror.MirrorRun(
+        spec,
+        open_source(spec, settings.database_url(database)),
+        settings.landing(),
+        warehouse,
+        partition=datetime.now(UTC).date(),
+        run_id="benchmark",
+        tables=spec.tables,
+        scratch=scratch,
+        memory=settings.memory,
+    ) as run:
+        for chunk in spec.chunks:
+            for report in run.publish(chunk):
+                if not report.published:
+                    sys.exit(f"{report.table.name}: {report.error}")
+                rows += report.loaded
+        _tell(rows)
+    warehouse.close()
+
+
+def _time(owner: Any, *names: str) -> None:
+    for name in names:
+        setattr(owner, name, _timed(name, getattr(owner, name)))
+
+
+def _timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(*args: Any, **options: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return method(*args, **options)
+        finally:
+            _phases[name] += time.monotonic() - began
+
+    return timed
+
+
+def _tell(rows: int) -> None:
+    names = {thread.native_id: thread.name.split("_")[0] for thread in threading.enumerate()}
+    threads: dict[str, float] = defaultdict(float)
+    for task in Path("/proc/self/task").iterdir():
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        spent = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        threads[names.get(int(task.name), "DuckDB's workers")] += spent
+    print(json.dumps({"rows": rows, "phases": _phases, "threads": threads}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,166 @@
+"""One large table: ours, the floor and other tools, on MySQL and on PostgreSQL."""
+
+import statistics
+from typing import Any
+
+from sqlalchemy.engine import make_url
+
+from benchmarks import data
+from benchmarks.config import OURS, ROOT, ROWS, SLING, peer
+from benchmarks.homes import Home, home
+from benchmarks.sections import Section, at_least, at_most, figures
+from benchmarks.timing import Case, Taken, in_turns, median, ratio
+
+OUT = ROOT / "out"
+
+
+def mysql() -> Section:
+    database = data.big("mysql", ROWS)
+    place = home("mysql", database, [data.BIG])
+    with data.mysql_options(ROOT) as options:
+        dump = f"mydumper --defaults-file={options} -B {database} -T {data.BIG} -t 1 -k -o {OUT}"
+        cases = [
+            _case("mydumper, one thread, to files (the floor)", dump.split(), "mysql", place),
+            _ours("ours: export to CSV parts", "export", "mysql", place),
+            _ours("ours: export, PyMySQL", "export", "mysql", place, "pymysql"),
+            _ours("**ours: full mirror**", "mirror", "mysql", place),
+            *_peers("mysql", place, {"pandas": "PyMySQL and pandas, 50 MB chunks, to CSV"}),
+        ]
+        taken = in_turns(cases)
+    dumped, exported, _, mirrored, *_rest = taken.values()
+    return Section(
+        f"MySQL: {ROWS:,} rows of 11 columns",
+        *figures(taken),
+        checks=[
+            at_most("export / mydumper", ratio(exported, dumped), 2.3),
+            at_most("full mirror / mydumper", ratio(mirrored, dumped), 3.5),
+            *_slower(taken, mirrored, ("sling", "pandas")),
+        ],
+        note=_started(exported, mirrored),
+        extra={"spent": _spent(mirrored)},
+    )
+
+
+def postgres() -> Section:
+    database = data.big("postgresql", ROWS)
+    place = home("postgresql", database, [data.BIG])
+    url = make_url(place.url)
+    copy = f"COPY (SELECT * FROM {data.BIG}) TO STDOUT (FORMAT csv)"
+    command = [
+        "psql",
+        "-X",
+        "-q",
+        "-h",
+        str(url.host),
+        "-p",
+        str(url.port),
+        "-U",
+        str(url.username),
+    ]
+    command += ["-d", database, "-c", copy]
+    floor = _case("psql COPY to /dev/null (the floor)", command, "postgresql", place, discard=True)
+    floor.env["PGPASSWORD"] = str(url.password)
+    cases = [
+        floor,
+        _ours("ours: export to CSV parts", "export", "postgresql", place),
+        _ours("**ours: full mirror**", "mirror", "postgresql", place),
+        *_peers("postgresql", place, {"copy_cleaner": "COPY through a per-row CSV cleaner"}),
+    ]
+    taken = in_turns(cases)
+    copied, exported, mirrored, *_rest = taken.values()
+    return Section(
+        f"PostgreSQL: {ROWS:,} rows of 11 columns",
+        *figures(taken),
+        checks=[
+            at_most("export / psql COPY", ratio(exported, copied), 1.1),
+            at_most("full mirror / psql COPY", ratio(mirrored, copied), 2.0),
+            *_slower(taken, mirrored, ("cleaner",)),
+        ],
+        note=_started(exported, mirrored),
+        extra={"spent": _spent(mirrored)},
+    )
+
+
+def native() -> Section:
+    database = data.big("mysql", ROWS)
+    place = home("mysql", database, [data.BIG])
+    ways = {
+        "raw": "(i) mysqlclient, raw values, thrown away",
+        "formatted": "(ii) the same, and our formatter in Python",
+        "server": "(iii) CSV made by the server, fetched by mysqlclient",
+    }
+    script = [OURS[0], "-m", "benchmarks.native"]
+    cases = [_case(name, [*script, way, data.BIG], "mysql", place) for way, name in ways.items()]
+    arrow = [*peer("arrow_parquet"), str(OUT), data.BIG]
+    cases.append(_case("(iv) connectorx Arrow stream to Parquet", arrow, "mysql", place))
+    taken = in_turns(cases)
+    raw, formatted, *_rest = taken.values()
+    return Section(
+        "What a native formatter could give",
+        *figures(taken),
+        note=f"(ii) less (i) is what formatting costs: {median(formatted) - median(raw):.1f} s of"
+        " wall time for the export. A formatter in another language can save at most that. The"
+        " full mirror gains less: while the export formats, the typed load and the server use the"
+        " other core. (iii) moves the quoting into the server, and (iv) parses values by the"
+        " client's own rules: it stops at zero dates, and holds no snapshot over several tables.",
+    )
+
+
+def _peers(kind: str, place: Home, own: dict[str, str]) -> list[Case]:
+    """dlt and sling, and a script of the peers' that only one kind of server has."""
+    dlt = [*peer("dlt_duckdb"), str(OUT), data.BIG]
+    cases = [_case("dlt, connectorx, into DuckDB", dlt, kind, place)]
+    if SLING.exists():
+        schema = "public" if kind == "postgresql" else make_url(place.url).database
+        command = f"{SLING} run --src-conn BENCH --src-stream {schema}.{data.BIG}"
+        command += f" --tgt-object file://{OUT}/sling.csv"
+        cases.append(_case("sling, to CSV", command.split(), kind, place))
+    for script, name in own.items():
+        file = "pandas_csv" if script == "pandas" else script
+        cases.append(_case(name, [*peer(file), str(OUT), data.BIG], kind, place))
+    return cases
+
+
+def _case(name: str, command: list[str], kind: str, place: Home, *, discard: bool = False) -> Case:
+    database = str(make_url(place.url).database)
+    plain = data.plain_url(kind, database)
+    env = {
+        **place.env,
+        "BENCH_URL": place.url,
+        "BENCH_PLAIN_URL": plain,
+        "BENCH": plain.replace("postgresql:", "postgres:") + "?sslmode=disable" * (kind != "mysql"),
+        "SLING_DISABLE_TELEMETRY": "TRUE",
+        "SLING_HOME_DIR": str(ROOT / "sling"),
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+    }
+    return Case(name, command, env, (OUT, place.data), data.server(kind), discard)
+
+
+def _ours(name: str, mode: str, kind: str, place: Home, driver: str = "auto") -> Case:
+    arguments = [mode, place.name, *([driver] if driver != "auto" else [])]
+    return _case(name, [*OURS, *arguments], kind, place)
+
+
+def _slower(
+    taken: dict[str, list[Taken]], mirrored: list[Taken], marks: tuple[str, ...]
+) -> list[Any]:
+    found = [(name, runs) for name, runs in taken.items() if any(mark in name for mark in marks)]
+    return [at_least(f"{name} / our full mirror", ratio(runs, mirrored), 5) for name, runs in found]
+
+
+def _started(exported: list[Taken], mirrored: list[Taken]) -> str:
+    """How much of our time passes before the first row and after the last."""
+    apart = [
+        statistics.median(run.wall - run.said["phases"]["export"] for run in runs)
+        for runs in (exported, mirrored)
+    ]
+    return (
+        f"Outside of exporting rows ours takes {apart[0]:.1f} s, mostly Python's start; the"
+        f" full mirror {apart[1]:.1f} s, with the count, the last part's load and the publication."
+    )
+
+
+def _spent(mirrored: list[Taken]) -> dict[str, Any]:
+    """Where the time of the middle run went."""
+    run = sorted(mirrored, key=lambda taken: taken.wall)[len(mirrored) // 2]
+    return {"wall": run.wall, "server": run.server, "cpu": run.cpu, **run.said}
