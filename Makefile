@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)/.mirror/dagster
 export MIRROR_SETTLE_MINUTES ?= 0.2
 PORT ?= 3000
 
-.PHONY: help setup demo ui test test-all lint bench bench-lock docs-types lock clean
+.PHONY: help setup demo ui test test-all lint bench docs-types lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,11 +42,6 @@ bench: setup .mirror/bench/venv/.installed ## Ratios against the floor, measured
 
 .mirror/bench/venv/.installed: requirements-bench.lock benchmarks/install
 	@benchmarks/install
-
-bench-lock: setup ## Resolve the lock file of the benchmarks' peers again
-	@python -m pip install -q uv
-	@uv pip compile benchmarks/requirements.in --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header -q -o requirements-bench.lock
 
 docs-types: setup ## Write docs/types.md from the code
 	@python -m mirror_assets.mirroring.typedoc

@@ -16,16 +16,12 @@ from typing import Any
 
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.landing import Landing
-from mirror_assets.mirroring.sources import open_source
-from mirror_assets.mirroring.sources.mysql import MySQLSnapshot, MySQLSource
-from mirror_assets.mirroring.sources.postgres import PostgresSnapshot
+from mirror_assets.mirroring.sources import Source, open_source
 
 _phases: dict[str, float] = defaultdict(float)
 
 
 def main(mode: str, database: str, driver: str = "auto") -> None:
-    for snapshot in (MySQLSnapshot, PostgresSnapshot):
-        _time(snapshot, "count", "export")
     if mode == "export":
         export(database, driver)
     else:
@@ -36,8 +32,7 @@ def export(database: str, driver: str) -> None:
     """One connection, CSV parts into the landing zone; nothing else is even imported."""
     spec = catalog.load(Path(os.environ["MIRROR_CATALOG_PATH"], f"{database}.catalog.yaml"))
     url = os.environ[f"{database.upper()}_DATABASE_URL"]
-    slow = driver == "pymysql"
-    source = MySQLSource(spec, url, driver=driver) if slow else open_source(spec, url)
+    source = _fallback(spec, url) if driver == "pymysql" else open_source(spec, url)
     landing = Landing(os.environ["MIRROR_LANDING"], Path(os.environ["MIRROR_SCRATCH"]))
     stamp, rows = datetime.now(UTC), 0
     with source.snapshot() as snapshot:
@@ -47,11 +42,20 @@ def export(database: str, driver: str) -> None:
     _tell(rows)
 
 
+def _fallback(spec: catalog.DatabaseSpec, url: str) -> Source:
+    from mirror_assets.mirroring.sources.mysql import MySQLSource
+
+    return MySQLSource(spec, url, driver="pymysql")
+
+
 def mirror(database: str) -> None:
     """Export, landing, typed load, accounting and publication."""
     from mirror_assets.mirroring import mirror, typed
+    from mirror_assets.mirroring.sources import mysql, postgres
     from mirror_assets.settings import Settings
 
+    for snapshot in (mysql.MySQLSnapshot, postgres.PostgresSnapshot):
+        _time(snapshot, "count", "export")
     _time(typed.TypedLoader, "load")
     _time(mirror, "publish")
     settings = Settings.from_env()

@@ -62,6 +62,12 @@ def test_the_tables_of_a_published_schema_are_mirrored_by_discover_alone(
     assert sum(report.loaded for report in reports.values()) > 1000
     assert mirror("discover", "published", "--check").exit_code == 0
 
+    day = str(next(iter(reports.values())).partition)
+    good = [f"--table={name}" for name in reports if name not in failed]
+    for against in ("source", "export"):
+        proof = mirror("verify", "published", "--partition", day, "--against", against, *good)
+        assert f"{len(good)} of {len(good)} tables of {day} are proven" in proof.output
+
 
 def _pgbench(server: PostgreSQL, bench: KindBench) -> None:
     program = sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))[-1]

@@ -63,7 +63,7 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 
 def test_lock_files_hold_hashes_and_no_addresses() -> None:
-    for name in ("requirements.lock", "requirements-fast.lock"):
+    for name in ("requirements.lock", "requirements-fast.lock", "requirements-bench.lock"):
         text = (ROOT / name).read_text()
         assert "://" not in text
         pinned = re.findall(r"^\S+==\S+", text, re.M)

@@ -321,13 +321,13 @@ def _explain(error: ValidationError) -> str:
         if item["loc"][0] == "tables" and len(item["loc"]) == 2:
             continue  # not this shape of ``tables``: another one may have been meant
         place = ".".join(str(part) for part in item["loc"] if not str(part).startswith("dict["))
-        expected = item.get("ctx", {}).get("expected")
+        expected, own = (item.get("ctx", {}).get(part) for part in ("expected", "error"))
         if item["type"] == "extra_forbidden":
             lines.append(f"{place}: unknown field; allowed: {_allowed_fields(item['loc'])}")
         elif expected:
             lines.append(f"{place}: {item['input']!r} is not allowed; allowed: {expected}")
         else:
-            lines.append(f"{place}: {item['msg'].lower()}")
+            lines.append(f"{place}: {own or item['msg'].lower()}")
     return "; ".join(lines) or "tables: give a mapping of tables, a list of names, or `all`"
 
 

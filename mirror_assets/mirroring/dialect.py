@@ -9,6 +9,7 @@ record, no header. Newlines, NULs and the word NULL inside quotes are plain text
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from mirror_assets.mirroring.schema import Column
 
@@ -39,19 +40,29 @@ def _instant(values: Sequence[Field]) -> Sequence[bytes]:
     return [b"" if value is None else value + b"+00" for value in values]
 
 
-def _format_of(column: Column) -> _Format:
+Style = Literal["hex", "quoted", "instant", "plain"]
+_FORMATS: dict[Style, _Format] = {
+    "hex": _hex,
+    "quoted": _quoted,
+    "instant": _instant,
+    "plain": _plain,
+}
+
+
+def style_of(column: Column) -> Style:
+    """How the dialect writes a column's values."""
     if column.encoding == "hex":
-        return _hex
+        return "hex"
     if column.type.kind == "STRING" or column.encoding == "declared":
-        return _quoted
-    return _instant if column.type.kind == "TIMESTAMP" else _plain
+        return "quoted"
+    return "instant" if column.type.kind == "TIMESTAMP" else "plain"
 
 
 class Formatter:
     """Turns batches of raw text values into records, column by column: no value is parsed."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        self._formats = [_format_of(column) for column in columns]
+        self._formats = [_FORMATS[style_of(column)] for column in columns]
 
     def records(self, rows: Sequence[Sequence[Field]]) -> list[bytes]:
         """One record per row, without its newline."""

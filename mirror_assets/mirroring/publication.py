@@ -362,11 +362,11 @@ def _declared_before(
     if not newest:
         return {}
     columns = ("TABLE_NAME", "partition", "run_id", "primary_key", "columns")
-    runs = sorted({row["run_id"] for row in newest.values()})
     rows = tx.select(
         *(context.spec.dataset, control.METADATA.name, columns),
         TABLE_NAME=list(newest),
-        run_id=runs,
+        partition=sorted({row["partition"] for row in newest.values()}),
+        run_id=sorted({row["run_id"] for row in newest.values()}),
         published=True,
     )
     mark = ("partition", "run_id")
@@ -535,16 +535,22 @@ def _record(
 ) -> None:
     ensure_control_tables(tx, context.spec)
     dataset = context.spec.dataset
-    mine = {"run_id": context.run_id, "partition": context.partition}
-    tables = [item.table.name for item, _outcome in outcomes]
     metadata = [_metadata_row(context, item, outcome, now) for item, outcome in outcomes]
     errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
-    tx.replace_rows(dataset, control.METADATA.name, metadata, TABLE_NAME=tables, **mine)
+    attempts = tx.select(dataset, control.METADATA.name, _HISTORY, partition=context.partition)
+    tables = {item.table.name for item, _outcome in outcomes}
+    mine = [r for r in attempts if r["run_id"] == context.run_id and r["TABLE_NAME"] in tables]
+    if mine:  # else there is nothing to replace, and looking for it in a year of rows takes time
+        same = {"run_id": context.run_id, "partition": context.partition}
+        repeated = sorted(row["TABLE_NAME"] for row in mine)
+        tx.replace_rows(dataset, control.METADATA.name, [], TABLE_NAME=repeated, **same)
+        tx.replace_rows(dataset, control.ERRORS.name, [], table=repeated, **same)
+    tx.replace_rows(dataset, control.METADATA.name, metadata)
+    tx.replace_rows(dataset, control.ERRORS.name, errors)
     if context.spec.entry.layout == "sharded":
         tx.view(dataset, *control.errors_shard(dataset, context.partition))
-    tx.replace_rows(dataset, control.ERRORS.name, errors, table=tables, **mine)
 
-    attempts = tx.select(dataset, control.METADATA.name, _HISTORY, partition=context.partition)
+    attempts = [row for row in attempts if row not in mine] + metadata
     complete = control.completeness_row(
         context.spec, context.partition, attempts, run_id=context.run_id, now=now
     )

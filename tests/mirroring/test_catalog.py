@@ -129,7 +129,7 @@ def test_an_allowance_holds_until_its_day(tmp_path: Path) -> None:
         *(
             (
                 _HEAD + f"tables: {{a: {{columns: {{c: {{type: '{wrong}'}}}}}}}}\n",
-                ["tables.a.columns.c.type", repr(wrong).lower(), "INT64", "p up to 38"],
+                ["tables.a.columns.c.type", f"{wrong!r} is not allowed", "INT64", "p up to 38"],
             )
             for wrong in ("INTEGER", "DECIMAL", "DECIMAL(39,2)", "DECIMAL(2,3)", "DECIMAL(0,0)", "")
         ),

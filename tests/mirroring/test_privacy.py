@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from mirror_assets.mirroring import redact
+from mirror_assets.mirroring import redact, types
 from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError, at_edge
 from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.sources.mysql import MySQLSource
@@ -133,7 +133,10 @@ def test_the_rows_text_is_kept_only_where_the_catalog_asks_for_it(bench: Bench, 
     assert CANARY not in repr(bench.rows("MIRROR_ERRORS", "* EXCLUDE (row_text)"))
 
 
-def test_refusals_say_nothing_of_the_rows(bench: Bench, ear: _Ear) -> None:
+def test_refusals_say_nothing_of_the_rows(
+    bench: Bench, ear: _Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(types.MYSQL, "polygon")
     _plant(bench)
     rejected = bench.mirror_day(_catalog(bench, allowed=False))
     assert _kinds(rejected) == {"coverage"}

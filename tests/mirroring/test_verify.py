@@ -324,12 +324,12 @@ def test_random_floats_are_proven_bit_by_bit(any_bench: KindBench) -> None:
     rows = [
         (i, value, value if 1e-30 < abs(value) < 1e30 else 0.1) for i, value in enumerate(finite)
     ]
-    any_bench.insert("f", *rows)
+    any_bench.insert("f", *rows, (-1, -0.0, 0.0))
     spec = any_bench.catalog(["f"])
     any_bench.mirror_day(spec)
     for against in ("source", "export"):
         proof = prove(any_bench, spec, against=against)["f"]  # type: ignore[arg-type]
-        assert (proof.faults, proof.held_rows) == ([], len(finite))
+        assert (proof.faults, proof.held_rows) == ([], len(finite) + 1)
 
 
 def test_five_hundred_columns_are_proven(any_bench: KindBench) -> None:

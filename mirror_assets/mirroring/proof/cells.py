@@ -7,7 +7,7 @@ the export's formatting.
 |---|---|
 | BOOL | ``1`` or ``0`` |
 | INT64, DECIMAL | its digits, with exactly the type's scale |
-| FLOAT64 | the 16 hexadecimal digits of its IEEE 754 bits, ``nan`` for every NaN |
+| FLOAT64 | the 16 hexadecimal digits of its IEEE 754 bits, ``nan`` for any NaN, 0 for -0 |
 | STRING, BYTES | the UTF-8 text, the bytes |
 | DATE | year x 10,000 + month x 100 + day |
 | DATETIME, TIMESTAMP | microseconds since 1970-01-01 00:00:00 (UTC) |

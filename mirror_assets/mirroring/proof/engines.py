@@ -127,7 +127,7 @@ class PostgreSQL:
                 guarded = f"CASE WHEN {is_number} THEN {rounded} ELSE {q}::text END"
                 return guarded if is_text else rounded
             case "FLOAT64":
-                bits = f"encode(float8send({q}::float8), 'hex')"
+                bits = f"encode(float8send({q}::float8 + 0), 'hex')"
                 return f"CASE WHEN {q}::float8 = 'NaN' THEN 'nan' ELSE {bits} END"
         return self._moment(cell, q)
 

@@ -153,7 +153,7 @@ def _float(field: bytes, _scale: Decimal) -> bytes:
     value = float(field)
     if value != value:
         return b"nan"
-    return struct.pack(">d", value).hex().encode()
+    return struct.pack(">d", value + 0.0).hex().encode()
 
 
 def _bool(field: bytes, _scale: Decimal) -> bytes:
