@@ -9,8 +9,8 @@ import dagster as dg
 
 from mirror_assets.mirroring import types
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
-from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.settings import Settings

@@ -19,8 +19,9 @@ import duckdb
 from mirror_assets.mirroring import types
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.landing import Manifest
-from mirror_assets.mirroring.publication import Staged, publish
+from mirror_assets.mirroring.publication import publish
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.staged import Staged
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
 from mirror_assets.settings import Settings
 

@@ -7,7 +7,7 @@ import dagster as dg
 
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.names import asset_name, warehouse_name
-from mirror_assets.mirroring.publication import TableReport
+from mirror_assets.mirroring.staged import TableReport
 
 COVERAGE_CHECK = "row_count_coverage"
 FRESHNESS_CHECK = "freshness"

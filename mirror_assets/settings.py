@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.errors import LandingFault, SettingsError
 from mirror_assets.mirroring.landing import PART_BYTES, Landing, private_folder
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 
@@ -182,8 +182,15 @@ class Settings:
         )
 
     def new_scratch(self) -> Path:
-        """A private folder for one run; remove it with ``remove_scratch``."""
-        return private_folder(self.scratch / f"{os.getpid()}-{secrets.token_hex(4)}")
+        """A private folder for one run; remove it with ``remove_scratch``. Raises LandingFault."""
+        try:
+            return private_folder(self.scratch / f"{os.getpid()}-{secrets.token_hex(4)}")
+        except OSError as error:
+            raise LandingFault(
+                f"no scratch folder could be made: {os.strerror(error.errno or 0)}",
+                where=str(self.scratch),
+                remedy="check space and rights of MIRROR_SCRATCH, then run the partition again",
+            ) from None
 
 
 def sweep_scratch(folder: Path, *, older_than_hours: float = 24) -> int:

@@ -18,11 +18,11 @@ from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec, load
 from mirror_assets.mirroring.landing import ExportWriter, Landing
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.names import sql
-from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.schema import TableSchema
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
 from mirror_assets.mirroring.sources.mysql import MySQLSource
+from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.sample import elation
 from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from mirror_assets.cli import main
 from mirror_assets.mirroring.catalog import load
-from mirror_assets.mirroring.publication import TableReport
+from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.sample.servers import MariaDB, PostgreSQL
 from tests.conftest import Bench, KindBench
 

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from mirror_assets.mirroring import catalog, control, refresh
 from mirror_assets.mirroring.catalog import DatabaseEntry, DatabaseSpec, RefreshRule, TableSpec
 from mirror_assets.mirroring.errors import MirrorError, SettingsError, UnsupportedType
-from mirror_assets.mirroring.publication import as_published, refusal
+from mirror_assets.mirroring.evolution import as_published, refusal
 from mirror_assets.mirroring.schema import TableSchema, compare, fold
 from mirror_assets.mirroring.sources import open_source, parsed
 from mirror_assets.mirroring.sources.base import Snapshot, TableState

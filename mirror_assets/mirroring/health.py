@@ -10,7 +10,7 @@ from croniter import croniter
 
 from mirror_assets.mirroring import control, coverage, refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.publication import ensure_control_tables
+from mirror_assets.mirroring.records import ensure_control_tables
 from mirror_assets.mirroring.sources.base import Source
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 

@@ -31,9 +31,10 @@ from mirror_assets.mirroring.errors import (
     at_edge,
 )
 from mirror_assets.mirroring.landing import ExportWriter, Isolation, Landing, Manifest, Part
-from mirror_assets.mirroring.publication import Staged, TableReport, publish
+from mirror_assets.mirroring.publication import publish
 from mirror_assets.mirroring.scan import CsvPart
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
+from mirror_assets.mirroring.staged import Staged, TableReport
 from mirror_assets.mirroring.typed import MAX_LISTED, LoadedPart, TypedLoader
 from mirror_assets.mirroring.warehouses.base import Warehouse
 

@@ -135,7 +135,8 @@ class TypedLoader:
             raise WarehouseFault(
                 f"the typed load failed ({type(error).__name__})",
                 where=f"{spec.name}, file {part.file}",
-                remedy="check space and rights of MIRROR_LAKE and the memory limit, then retry",
+                remedy="check space and rights of MIRROR_LAKE and MIRROR_SCRATCH, and the limit"
+                " MIRROR_MEMORY; then retry",
             ) from None
         if not kept:
             target.unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from pydantic import PrivateAttr
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.proof.verify import Against, Verifier, verifier
-from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Source
+from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.settings import Settings, remove_scratch
 

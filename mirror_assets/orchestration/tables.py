@@ -8,7 +8,7 @@ import dagster as dg
 from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.errors import MirrorError
-from mirror_assets.mirroring.publication import TableReport
+from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.orchestration.retries import decide_retry
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.partitions import DAILY, day_of

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.sources import open_source
+from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.sample import commons, member_index, quality_measure
 from mirror_assets.sample.servers import PostgreSQL
 from tests.conftest import SCALE, Bench, KindBench

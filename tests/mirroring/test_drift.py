@@ -25,8 +25,8 @@ from mirror_assets.mirroring import retention
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import DriftRefused, MirrorError
 from mirror_assets.mirroring.names import sql
-from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
+from mirror_assets.mirroring.staged import TableReport
 from tests.conftest import KindBench, kind_bench, utc_now
 
 ROOT = Path(__file__).parents[2]

@@ -31,8 +31,8 @@ from mirror_assets.mirroring.errors import (
     WarehouseFault,
 )
 from mirror_assets.mirroring.landing import Landing
-from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.sources import mysql, open_source, postgres
+from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import ducklake
 from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer
 from tests.conftest import kind_bench, utc_now

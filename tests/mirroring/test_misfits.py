@@ -14,7 +14,7 @@ from mirror_assets.mirroring.errors import CatalogError, DriftRefused, SourceFau
 from mirror_assets.mirroring.sources import open_source
 
 if TYPE_CHECKING:
-    from mirror_assets.mirroring.publication import TableReport
+    from mirror_assets.mirroring.staged import TableReport
     from tests.conftest import KindBench
 
 _ALLOWED = {"rows": 100, "reason": "known at the source", "until": "2999-01-01"}

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from mirror_assets.mirroring import redact, types
 from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError, at_edge
-from mirror_assets.mirroring.publication import TableReport
 from mirror_assets.mirroring.sources.mysql import MySQLSource
+from mirror_assets.mirroring.staged import TableReport
 
 if TYPE_CHECKING:
     from tests.conftest import Bench

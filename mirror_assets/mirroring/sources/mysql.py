@@ -37,7 +37,8 @@ _DRIVER_ERRORS: tuple[type[Exception], ...] = (
 )
 _EXAMPLE = "mysql+pymysql://user:password@host:port/schema"
 _BATCH_BYTES = 1 << 20
-_MAX_BATCH_ROWS = 2000
+_MAX_BATCH_ROWS = 4000
+_FETCHED_ROWS = 8
 _CONNECT_SECONDS = 15
 _READ_SECONDS = 900
 #: Servers wait a day for whoever holds LOCK TABLES .. WRITE or alters a table.
@@ -134,16 +135,13 @@ class _Connection:
     def stream(
         self, statement: str, where: str
     ) -> Generator[Sequence[tuple[bytes | None, ...]], None, None]:
-        """Batches of raw rows, of about ``_BATCH_BYTES`` each."""
+        """Batches of raw rows, of ``_BATCH_BYTES`` or a few rows more each."""
         cursor_class = _FastCursor if self.raw.__class__.__module__.startswith("MySQLdb") else None
         try:
             cursor = self.raw.cursor(cursor_class or pymysql.cursors.SSCursor)
             try:
                 cursor.execute(statement)
-                size = 50
-                while rows := cursor.fetchmany(size):
-                    yield rows
-                    size = _next_batch(rows)
+                yield from _batches(cursor)
             finally:
                 cursor.close()
         except _DRIVER_ERRORS as error:
@@ -386,11 +384,18 @@ def _quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _next_batch(rows: Sequence[tuple[bytes | None, ...]]) -> int:
-    sample = rows[-1]
-    width = sum(len(value) for value in sample if value is not None) + len(sample)
-    widest = max(width, sum(len(v) for v in rows[0] if v is not None))
-    return max(1, min(_MAX_BATCH_ROWS, 2 * len(rows), _BATCH_BYTES // max(widest, 1)))
+def _batches(cursor: Any) -> Iterator[list[tuple[bytes | None, ...]]]:
+    """Few rows are fetched at a time: any of them may be as long as the server sends."""
+    rows: list[tuple[bytes | None, ...]] = []
+    size = 0
+    while fetched := cursor.fetchmany(_FETCHED_ROWS):
+        rows.extend(fetched)
+        size += sum(len(value) for row in fetched for value in row if value is not None)
+        if size >= _BATCH_BYTES or len(rows) >= _MAX_BATCH_ROWS:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def _text(value: Any) -> Any:

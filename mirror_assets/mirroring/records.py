@@ -1,0 +1,207 @@
+"""What the mirror writes down about its attempts, in the transaction that publishes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+import duckdb
+
+from mirror_assets.mirroring import control, coverage
+from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.control import Row
+from mirror_assets.mirroring.errors import StaleRefresh
+from mirror_assets.mirroring.evolution import as_published
+from mirror_assets.mirroring.schema import Drift, compare
+from mirror_assets.mirroring.staged import Context, Outcome, Staged
+from mirror_assets.mirroring.typed import SENTENCES, Reject
+from mirror_assets.mirroring.warehouses.base import Transaction
+
+HISTORY = (
+    "TABLE_NAME",
+    "partition",
+    "run_id",
+    "published",
+    "refreshed_at",
+    "snapshot_at",
+    "TABLE_ROWS",
+    "loaded_rows",
+    "rejected_rows",
+    "BQ_LOAD_TIME",
+    "recorded_at",
+    "yielded",
+)
+
+
+def history_of(tx: Transaction, context: Context, tables: Sequence[str]) -> dict[str, list[Row]]:
+    """Earlier successful publications of each table, all partitions."""
+    found: dict[str, list[Row]] = {name: [] for name in tables}
+    rows = tx.select(
+        context.spec.dataset,
+        control.METADATA.name,
+        HISTORY,
+        TABLE_NAME=list(tables),
+        published=True,
+    )
+    for row in rows:
+        found[row["TABLE_NAME"]].append(row)
+    return found
+
+
+def ensure_control_tables(tx: Transaction, spec: DatabaseSpec) -> None:
+    """Create what is missing of the mirror's own tables, columns and latest views."""
+    tables = [(spec.dataset, table) for table in control.DATASET_TABLES]
+    changed = [_ensure(tx, dataset, table) for dataset, table in tables]
+    for table in control.sli_tables(spec.name):
+        _ensure(tx, control.SLI_DATASET, table)
+    if any(changed):
+        for view, statement in control.latest_views(spec.dataset).items():
+            tx.view(spec.dataset, view, statement)
+
+
+def _ensure(tx: Transaction, dataset: str, table: control.ControlTable) -> bool:
+    """Create a control table, or add the columns that a newer version writes."""
+    known = tx.schema(dataset, table.name)
+    if known is None:
+        tx.create_table(dataset, table.name, table.schema, partitioned=False)
+        return True
+    added = Drift(tuple(c for c in compare(known, table.schema).changes if c.change == "added"))
+    tx.evolve(dataset, table.name, table.schema, added)
+    return bool(added)
+
+
+def record(
+    tx: Transaction,
+    context: Context,
+    outcomes: Sequence[tuple[Staged, Outcome]],
+    now: datetime,
+) -> None:
+    ensure_control_tables(tx, context.spec)
+    dataset = context.spec.dataset
+    metadata = [_metadata_row(context, item, outcome, now) for item, outcome in outcomes]
+    errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
+    attempts = tx.select(dataset, control.METADATA.name, HISTORY, partition=context.partition)
+    tables = {item.table.name for item, _outcome in outcomes}
+    mine = [r for r in attempts if r["run_id"] == context.run_id and r["TABLE_NAME"] in tables]
+    if mine:  # else there is nothing to replace, and looking for it in a year of rows takes time
+        same = {"run_id": context.run_id, "partition": context.partition}
+        repeated = sorted(row["TABLE_NAME"] for row in mine)
+        tx.replace_rows(dataset, control.METADATA.name, [], TABLE_NAME=repeated, **same)
+        tx.replace_rows(dataset, control.ERRORS.name, [], table=repeated, **same)
+    tx.replace_rows(dataset, control.METADATA.name, metadata)
+    tx.replace_rows(dataset, control.ERRORS.name, errors)
+    if context.spec.entry.layout == "sharded":
+        tx.view(dataset, *control.errors_shard(dataset, context.partition))
+
+    attempts = [row for row in attempts if row not in mine] + metadata
+    complete = control.completeness_row(
+        context.spec, context.partition, attempts, run_id=context.run_id, now=now
+    )
+    tx.replace_rows(dataset, control.COMPLETENESS.name, [complete], partition=context.partition)
+    sli = control.coverage_row(attempts, context.partition, run_id=context.run_id, now=now)
+    tx.replace_rows(
+        control.SLI_DATASET,
+        control.coverage_table(context.spec.name).name,
+        [sli],
+        run_id=context.run_id,
+    )
+
+
+def _metadata_row(context: Context, item: Staged, outcome: Outcome, now: datetime) -> Row:
+    manifest = item.manifest
+    info = manifest.source_info if manifest else {}
+    return {
+        "TABLE_NAME": item.table.name,
+        "CREATE_TIME": _naive(info.get("create_time")),
+        "UPDATE_TIME": _naive(info.get("update_time")),
+        "DB_TIMEZONE": info.get("db_timezone") or "UTC",
+        "TABLE_SIZE_MB": int(info.get("size_mb") or 0),
+        "BQ_LOAD_TIME": context.load_time,
+        "BQ_PARTITION": f"{context.partition:%Y%m%d}",
+        "partition": context.partition,
+        "run_id": context.run_id,
+        "published": outcome.error is None,
+        "refreshed_at": manifest.refreshed_at if manifest else None,
+        "snapshot_at": manifest.snapshot_at if manifest else None,
+        "snapshot": manifest.isolation if manifest else None,
+        "loaded_rows": item.loaded,
+        "rejected_rows": item.rejected,
+        "coverage": coverage.coverage(item.loaded, item.rejected),
+        "zero_dates_nulled": item.zero_dates_nulled,
+        "misfits_nulled": item.misfits_nulled.total(),
+        "misfit_columns": json.dumps(item.misfits_nulled) if item.misfits_nulled else None,
+        "drift": str(outcome.drift) if outcome.drift else None,
+        "seconds": round(item.seconds, 3),
+        "bytes": manifest.bytes if manifest else 0,
+        "export": item.export or None,
+        "recorded_at": now,
+        "yielded": isinstance(outcome.error, StaleRefresh),
+        **content(item),
+    }
+
+
+def content(item: Staged) -> Row:
+    """What a reading of a table found: its columns, its rows in number and in digests."""
+    manifest = item.manifest
+    digests = {name: (d.present, d.hashes) for name, d in item.digests.items()}
+    return {
+        "TABLE_ROWS": manifest.source_rows if manifest else 0,
+        "digests": control.digests_json(digests, f"duckdb {duckdb.__version__}"),
+        **control.declared_json(as_published(manifest.schema) if manifest else None),
+    }
+
+
+def _error_rows(context: Context, item: Staged, outcome: Outcome) -> list[Row]:
+    rows = [_reject_row(context, item, reject) for reject in item.rejects]
+    unlisted = item.rejected - len(item.rejects)
+    if unlisted > 0:
+        rows.append(
+            control.error_row(
+                table=item.table.name,
+                error=f"{unlisted} more rows: {SENTENCES['unlisted']}",
+                resource="BQ",
+                kind="unlisted",
+                load_time=context.load_time,
+                partition=context.partition,
+                run_id=context.run_id,
+            )
+        )
+    if outcome.error is not None:
+        rows.append(
+            control.error_row(
+                table=item.table.name,
+                error=outcome.error.sentence,
+                resource=outcome.error.resource,
+                kind=outcome.error.kind,
+                load_time=context.load_time,
+                partition=context.partition,
+                run_id=context.run_id,
+            )
+        )
+    return rows
+
+
+def _reject_row(context: Context, item: Staged, reject: Reject) -> Row:
+    return control.error_row(
+        table=item.table.name,
+        error=f"{reject.column}: {SENTENCES[reject.kind].format(columns=_width(item))}",
+        resource="BQ",
+        kind=reject.kind,
+        load_time=context.load_time,
+        partition=context.partition,
+        run_id=context.run_id,
+        file=reject.file,
+        row_number=reject.row_number,
+        column=reject.column,
+        row_text=reject.text,
+        row_key=reject.key,
+    )
+
+
+def _width(item: Staged) -> int:
+    return len(item.manifest.schema.columns) if item.manifest else 0
+
+
+def _naive(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
