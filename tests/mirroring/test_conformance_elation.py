@@ -106,7 +106,7 @@ def test_a_6_dates_and_datetimes_do_not_shift(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "rows", "parts"), [("a_7", 300, 3), ("a_8", 80_000, 40)], ids=["a_7", "a_8"]
+    ("case", "rows", "parts"), [("a_7", 1_500, 3), ("a_8", 80_000, 40)], ids=["a_7", "a_8"]
 )
 def test_a_7_and_a_8_several_parts_add_up_to_the_source(
     bench: Bench, case: str, rows: int, parts: int

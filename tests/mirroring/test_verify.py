@@ -332,15 +332,15 @@ def test_random_floats_are_proven_bit_by_bit(any_bench: KindBench) -> None:
         assert (proof.faults, proof.held_rows) == ([], len(finite) + 1)
 
 
-def test_five_hundred_columns_are_proven(any_bench: KindBench) -> None:
-    columns = ", ".join(f"c{n} int" for n in range(500))
+def test_more_columns_than_a_function_takes_arguments_are_proven(any_bench: KindBench) -> None:
+    columns = ", ".join(f"c{n} int" for n in range(150))
     any_bench.run(f"CREATE TABLE wide (id int PRIMARY KEY, {columns})")
-    any_bench.insert("wide", tuple(range(501)), (501, *[None] * 500))
+    any_bench.insert("wide", tuple(range(151)), (151, *[None] * 150))
     spec = any_bench.catalog(["wide"])
     any_bench.mirror_day(spec)
     for against in ("source", "export", "digests"):
         assert prove(any_bench, spec, against=against)["wide"].faults == []  # type: ignore[arg-type]
-    change(any_bench, "UPDATE clinic_mirror.wide SET c499 = 1 WHERE id = 501")
+    change(any_bench, "UPDATE clinic_mirror.wide SET c149 = 1 WHERE id = 151")
     for against in ("source", "export"):
         (row,) = prove(any_bench, spec, against=against)["wide"].named  # type: ignore[arg-type]
-        assert (row.key, row.columns) == ('{"id": "501"}', ("c499",))
+        assert (row.key, row.columns) == ('{"id": "151"}', ("c149",))

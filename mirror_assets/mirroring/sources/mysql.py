@@ -37,7 +37,7 @@ _DRIVER_ERRORS: tuple[type[Exception], ...] = (
 )
 _EXAMPLE = "mysql+pymysql://user:password@host:port/schema"
 _BATCH_BYTES = 1 << 20
-_MAX_BATCH_ROWS = 4000
+_MAX_BATCH_ROWS = 500
 _FETCHED_ROWS = 8
 _CONNECT_SECONDS = 15
 _READ_SECONDS = 900
