@@ -25,6 +25,8 @@ def server(kind: str) -> PrivateServer:
 
 
 def stop() -> None:
+    """Stop all servers; the next who asks for one starts it again."""
+    server.cache_clear()
     for kind, kind_of in SERVERS.items():
         kind_of(ROOT / kind).stop()
 

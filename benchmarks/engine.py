@@ -51,21 +51,19 @@ def small() -> Section:
     """The engine alone: many small tables in one process, and one table for its start."""
     database, tables = data.wide(), data.WIDE_TABLES[:SMALL_TABLES]
     many, one = home("mysql", database, tables, "small"), home("mysql", database, tables[:1], "one")
-    dlt = _dlt(many, tables)
-    cases = [_mirror(many, len(tables)), _mirror(one, 1), dlt]
+    cases = [_mirror(many, len(tables)), _mirror(one, 1), _dlt(many, tables), _dlt(one, tables[:1])]
     taken = in_turns(cases)
-    ours, start, theirs = (median(runs) for runs in taken.values())
-    each, theirs_each = (1000 * seconds / len(tables) for seconds in (ours, theirs))
-    further = 1000 * (ours - start) / max(1, len(tables) - 1)
+    ours, start, theirs, their_start = (median(runs) for runs in taken.values())
+    further = max(1, len(tables) - 1)
+    mine, other = 1000 * (ours - start) / further, 1000 * (theirs - their_start) / further
     columns, rows = figures(taken)
-    per_table = [each, 1000 * start, theirs_each]
+    per_table = [mine, "-", other, "-"]
     return Section(
         f"{len(tables)} tables of {TABLE_ROWS:,} rows, without Dagster",
-        [*columns, "ms per table"],
+        [*columns, "ms per further table"],
         [[*row, figure] for row, figure in zip(rows, per_table, strict=True)],
-        note="Whole processes, their start included. Beyond the first table, each further one costs"
-        f" ours {further:.0f} ms.",
-        checks=[at_most("ours, per table", each, 30, "ms")],
+        note="Whole processes. A further table: what 100 tables take beyond one, by their number.",
+        checks=[at_most("ours, per further table", mine, 30, "ms")],
     )
 
 
@@ -83,5 +81,5 @@ def _dlt(place: Home, tables: list[str]) -> Case:
         "RUNTIME__DLTHUB_TELEMETRY": "false",
     }
     command = [*peer("dlt_duckdb"), str(out), *tables]
-    name = f"dlt, connectorx, into DuckDB, {len(tables)} tables"
+    name = f"dlt, connectorx, into DuckDB, {len(tables)} table{'s' * (len(tables) > 1)}"
     return Case(name, command, env, [out], data.server("mysql"))

@@ -36,9 +36,11 @@ def export(database: str, driver: str) -> None:
     landing = Landing(os.environ["MIRROR_LANDING"], Path(os.environ["MIRROR_SCRATCH"]))
     stamp, rows = datetime.now(UTC), 0
     with source.snapshot() as snapshot:
+        began = time.monotonic()
         for table in spec.tables:
             writer = landing.writer(database, table.name, stamp)
             rows += snapshot.export(table, snapshot.schema(table), writer)
+        _phases["export"] = time.monotonic() - began
     _tell(rows)
 
 
