@@ -103,10 +103,7 @@ class Scan:
     @property
     def key_places(self) -> list[int]:
         """Where the primary key's columns stand in a record; [] without a key."""
-        names = self.schema.names
-        if not set(self.schema.primary_key) <= set(names):
-            return []
-        return [names.index(name) for name in self.schema.primary_key]
+        return [self.schema.names.index(name) for name in self.schema.key]
 
     @property
     def _row_text(self) -> str:

@@ -108,6 +108,11 @@ class TableSchema:
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The primary key, where all its columns are mirrored; else nothing tells rows apart."""
+        return self.primary_key if set(self.primary_key) <= set(self.names) else ()
+
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
 

@@ -344,3 +344,49 @@ def test_more_columns_than_a_function_takes_arguments_are_proven(any_bench: Kind
     for against in ("source", "export"):
         (row,) = prove(any_bench, spec, against=against)["wide"].named  # type: ignore[arg-type]
         assert (row.key, row.columns) == ('{"id": "151"}', ("c149",))
+
+
+@pytest.mark.parametrize("against", ["source", "export"])
+def test_rows_are_known_by_a_key_in_another_order_than_the_columns(
+    any_bench: KindBench, against: Against
+) -> None:
+    any_bench.run("CREATE TABLE t (a bigint, day date, b bigint, v {text}, PRIMARY KEY (b, a))")
+    any_bench.insert(
+        "t", (1, "2020-01-01", 10, "x"), (2, "9999-12-31", 20, "y"), (3, "2020-01-01", 30, "z")
+    )
+    allowed = {"rows": 1, "reason": "a date of the future", "until": "2999-01-01"}
+    spec = any_bench.catalog({"t": {"bad_records_allowed": allowed}}, last_date="2262-04-11")
+    any_bench.mirror_day(spec)
+    assert prove(any_bench, spec, against=against)["t"].faults == []
+
+    change(any_bench, "UPDATE clinic_mirror.t SET v = 'changed' WHERE a = 3")
+    proof = prove(any_bench, spec, against=against)["t"]
+    assert proof.faults[0] == "1 rows changed"
+    assert [(row.key, row.columns) for row in proof.named] == [('{"b": "30", "a": "3"}', ("v",))]
+
+
+@pytest.mark.parametrize("against", ["source", "export"])
+def test_a_key_that_is_not_mirrored_whole_names_no_row(
+    any_bench: KindBench, against: Against
+) -> None:
+    any_bench.run("CREATE TABLE t (a bigint, b bigint, v {text}, PRIMARY KEY (a, b))")
+    any_bench.insert("t", (1, 1, "x"), (1, 2, "y"))
+    spec = any_bench.catalog({"t": {"exclude_columns": ["b"]}})
+    any_bench.mirror_day(spec)
+    assert prove(any_bench, spec, against=against)["t"].faults == []
+
+    change(any_bench, "UPDATE clinic_mirror.t SET v = 'changed' WHERE v = 'y'")
+    assert [row.how for row in prove(any_bench, spec, against=against)["t"].named] == [
+        "missing",
+        "unexpected",
+    ]
+
+
+def test_a_table_that_is_gone_at_the_source_is_proven_against_its_export(bench: Bench) -> None:
+    bench.run("CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE gone (id int PRIMARY KEY)")
+    spec = bench.catalog(["t", "gone"])
+    day = bench.day(spec)
+    bench.mirror_day(spec)
+    bench.run("DROP TABLE gone")
+    proof = prove(bench, spec, day=day)["gone"]
+    assert (proof.against, proof.proven, proof.faults) == ("export", True, [])

@@ -89,7 +89,8 @@ class Questions:
         self._engine = engine
         self._from = f" FROM {relation}"
         self._cells = cells
-        self._key = [cell for cell in cells if cell.name in key]
+        named = {cell.name: cell for cell in cells}
+        self._key = [named[name] for name in key]
         self._row = self._hash_all(cells)
         self._key_hash = self._hash_all(self._key) if self._key else self._row
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import duckdb
@@ -146,25 +147,34 @@ class Verifier:
             if self._against == "source":
                 raise self._snapshot
             return False
+        if self._against == "auto" and not self._is_unchanged(self._snapshot, table, published):
+            return False
         unasked = [c.name for c in self._snapshot.schema(table).columns if not can_ask(c)]
-        if self._against == "source":
-            if unasked:
-                raise ProofImpossible(
-                    f"no server casts column {unasked[0]!r} to its declared type as strictly",
-                    remedy="prove the partition against its export",
-                )
-            return True
-        if unasked or self._spec.entry.refresh.rule == "schedule":
+        if unasked and self._against == "source":
+            raise ProofImpossible(
+                f"no server casts column {unasked[0]!r} to its declared type as strictly",
+                remedy="prove the partition against its export",
+            )
+        return not unasked
+
+    def _is_unchanged(self, snapshot: Snapshot, table: TableSpec, published: _Published) -> bool:
+        """Whether the source still shows the state of a table that was published."""
+        if self._spec.entry.refresh.rule == "schedule":
             return False  # a live database has moved on
-        state = self._snapshot.tables().get(table.name)
-        now = refresh.current(self._spec, self._snapshot.tables(), datetime.now(UTC))
+        state = snapshot.tables().get(table.name)
         created = state.info.get("create_time") if state else None
-        recorded = published.row["CREATE_TIME"]
         return (
-            now.instant == published.row["refreshed_at"]
-            and created is not None
-            and datetime.fromisoformat(created) == recorded
+            created is not None
+            and datetime.fromisoformat(created) == published.row["CREATE_TIME"]
+            and self._refreshed_at == published.row["refreshed_at"]
         )
+
+    @cached_property
+    def _refreshed_at(self) -> datetime | None:
+        """The refresh that the source shows; None while it is not complete."""
+        if isinstance(self._snapshot, MirrorError):
+            return None
+        return refresh.current(self._spec, self._snapshot.tables(), datetime.now(UTC)).instant
 
     def _export(self, table: TableSpec, published: _Published) -> Manifest | None:
         if self._against == "digests":
@@ -188,11 +198,9 @@ class Verifier:
         schema = snapshot.schema(table)
         cells = self._cells(schema, table, held)
         engine = ENGINES[self._spec.entry.kind]
-        reference = SqlSide(
-            engine, snapshot.relation(table), cells, schema.primary_key, snapshot.ask
-        )
+        reference = SqlSide(engine, snapshot.relation(table), cells, schema.key, snapshot.ask)
         try:
-            self._compare(table, published, held, proof, reference, schema)
+            self._compare(table, published, held, proof, reference, schema.key, cells)
         finally:
             snapshot.release()
 
@@ -205,10 +213,9 @@ class Verifier:
         proof: TableProof,
     ) -> None:
         proof.against = "export"
-        schema = manifest.schema
-        cells = self._cells(schema, table, held)
-        reference = ExportSide(self._landing, manifest, cells, schema.primary_key)
-        self._compare(table, published, held, proof, reference, schema)
+        key, cells = manifest.schema.key, self._cells(manifest.schema, table, held)
+        reference = ExportSide(self._landing, manifest, cells, key)
+        self._compare(table, published, held, proof, reference, key, cells)
 
     # -- comparing
 
@@ -219,21 +226,21 @@ class Verifier:
         held: TableSchema,
         proof: TableProof,
         reference: Side,
-        schema: TableSchema,
+        key: Sequence[str],
+        cells: Sequence[Cell],
     ) -> None:
-        cells = self._cells(schema, table, held)
-        key = [name for name in schema.primary_key if name in schema.names]
         mine = SqlSide(
             ENGINES[self._warehouse.dialect], self._relation(table), cells, key, self._ask
         )
         dates = {cell.name for cell in cells if cell.first is not None}
         nulled = {name: n for name, n in published.nulled.items() if name not in dates}
         account = Account(proof.rejected, self._reject_keys(table, published), nulled)
-        outcome = compare(reference, mine, schema.names, key, account)
+        names = [cell.name for cell in cells]
+        outcome = compare(reference, mine, names, key, account)
         proof.reference_rows, proof.held_rows = outcome.reference_rows, outcome.held_rows
         proof.faults.extend(outcome.faults)
         proof.named.extend(outcome.named)
-        proof.faults.extend(self._strangers(table, held, schema))
+        proof.faults.extend(self._strangers(table, held, names))
 
     def _cells(self, schema: TableSchema, table: TableSpec, held: TableSchema) -> list[Cell]:
         types = {column.name: column.type for column in held.columns}
@@ -246,9 +253,9 @@ class Verifier:
         known = {name: types[warehouse_name(name)] for name in schema.names}
         return cells_of(schema.columns, table, known)
 
-    def _strangers(self, table: TableSpec, held: TableSchema, schema: TableSchema) -> list[str]:
+    def _strangers(self, table: TableSpec, held: TableSchema, names: Sequence[str]) -> list[str]:
         """Columns that only the warehouse has must be empty in this partition."""
-        mine = {warehouse_name(name) for name in schema.names}
+        mine = {warehouse_name(name) for name in names}
         others = [name for name in held.names if name not in mine]
         if not others:
             return []
