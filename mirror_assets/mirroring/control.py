@@ -14,6 +14,7 @@ from typing import Any
 
 from mirror_assets.mirroring import coverage, types
 from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.names import literal
 from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, shown_type
 
 SLI_DATASET = "sli_metrics"
@@ -114,31 +115,33 @@ def latest_views(dataset: str) -> dict[str, str]:
 
     An attempt without errors shows none, so the errors view never keeps an old bad day.
     """
-    newest = f'"{dataset}"."{METADATA.name}_latest"'
-    return {
-        f"{METADATA.name}_latest": f'SELECT * FROM "{dataset}"."{METADATA.name}" QUALIFY'
-        " row_number() OVER (PARTITION BY TABLE_NAME"
-        f" ORDER BY partition DESC, {_LAST_FIRST}) = 1",
-        f"{ERRORS.name}_latest": f'SELECT e.* FROM "{dataset}"."{ERRORS.name}" AS e'
-        f" JOIN {newest} AS m ON e.run_id = m.run_id AND e.partition = m.partition"
-        ' AND e."table" = m.TABLE_NAME',
-    }
+    name = f"{METADATA.name}_latest"
+    errors = errors_of(dataset, f'"{dataset}"."{name}"')
+    return {name: _last(dataset), f"{ERRORS.name}_latest": f"SELECT e.* FROM {errors}"}
 
 
 def last_attempts(dataset: str, day: date) -> str:
     """SQL for the MIRROR_METADATA rows of each table's last attempt at a day."""
-    return (
-        f'(SELECT * FROM "{dataset}"."{METADATA.name}" WHERE partition = DATE \'{day}\' QUALIFY'
-        f" row_number() OVER (PARTITION BY TABLE_NAME ORDER BY {_LAST_FIRST}) = 1)"
-    )
+    return f"({_last(dataset, f'partition = DATE {literal(str(day))}')})"
 
 
 def last_published(dataset: str, day: date) -> str:
     """SQL for the MIRROR_METADATA rows of the attempts whose rows a day holds."""
+    return f"({_last(dataset, f'published AND partition = DATE {literal(str(day))}')})"
+
+
+def _last(dataset: str, where: str = "TRUE", columns: str = "*") -> str:
     return (
-        f'(SELECT * FROM "{dataset}"."{METADATA.name}" WHERE published'
-        f" AND partition = DATE '{day}' QUALIFY"
-        f" row_number() OVER (PARTITION BY TABLE_NAME ORDER BY {_LAST_FIRST}) = 1)"
+        f'SELECT {columns} FROM "{dataset}"."{METADATA.name}" WHERE {where} QUALIFY row_number()'
+        f" OVER (PARTITION BY TABLE_NAME ORDER BY partition DESC, {_LAST_FIRST}) = 1"
+    )
+
+
+def errors_of(dataset: str, attempts: str) -> str:
+    """SQL for MIRROR_ERRORS rows ``e``, each beside its attempt ``m``, a MIRROR_METADATA row."""
+    return (
+        f'"{dataset}"."{ERRORS.name}" AS e JOIN {attempts} AS m'
+        ' ON e.run_id = m.run_id AND e.partition = m.partition AND e."table" = m.TABLE_NAME'
     )
 
 
@@ -151,8 +154,7 @@ def errors_shard(dataset: str, day: date) -> tuple[str, str]:
         f"{dataset}_errors_{day:%Y%m%d}",
         f'SELECT e."table" AS "tableName", e.error AS "errorMsg",'
         ' coalesce(e.row_text, \'\') AS "rawLine", CAST(e.load_time AS TIMESTAMP) AS "timestamp"'
-        f' FROM "{dataset}"."{ERRORS.name}" AS e JOIN {last_attempts(dataset, day)} AS m'
-        ' ON e.run_id = m.run_id AND e.partition = m.partition AND e."table" = m.TABLE_NAME',
+        f" FROM {errors_of(dataset, last_attempts(dataset, day))}",
     )
 
 
@@ -249,11 +251,7 @@ def declared_json(schema: TableSchema | None) -> Row:
 
 def last_declared(dataset: str) -> str:
     """A query for what the source declared for each table when it was last published."""
-    return (
-        f'SELECT TABLE_NAME, primary_key, columns FROM "{dataset}"."{METADATA.name}"'
-        " WHERE published QUALIFY row_number() OVER (PARTITION BY TABLE_NAME"
-        f" ORDER BY partition DESC, {_LAST_FIRST}) = 1"
-    )
+    return _last(dataset, "published", "TABLE_NAME, primary_key, columns")
 
 
 def declared(row: Row) -> TableSchema | None:

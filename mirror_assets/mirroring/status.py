@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.control import last_attempts
+from mirror_assets.mirroring.control import errors_of, last_attempts
 from mirror_assets.mirroring.coverage import coverage
 from mirror_assets.mirroring.warehouses.base import Rows, Warehouse
 
@@ -46,9 +46,7 @@ def days(warehouse: Warehouse, spec: DatabaseSpec, count: int) -> list[DayStatus
 def failures(warehouse: Warehouse, spec: DatabaseSpec, day: date) -> Rows:
     """Tables whose last attempt at a day was not published, and our sentence for it."""
     return warehouse.query(
-        f'SELECT e."table", e.kind, e.error FROM {last_attempts(spec.dataset, day)} AS m'
-        f" JOIN {spec.dataset}.MIRROR_ERRORS AS e ON e.run_id = m.run_id"
-        ' AND e."table" = m.TABLE_NAME AND e.partition = m.partition'
+        f'SELECT e."table", e.kind, e.error FROM {_of_last_attempts(spec, day)}'
         " WHERE NOT m.published AND e.row_number IS NULL"
         " AND e.kind <> 'unlisted' ORDER BY 1"
     )
@@ -65,7 +63,7 @@ def error_summary(warehouse: Warehouse, spec: DatabaseSpec, day: date) -> Rows:
     """Errors of a day's last attempts, counted by table, column and kind."""
     return warehouse.query(
         'SELECT "table", "column", kind, count(*) AS records, min(error) AS error'
-        f" FROM ({_errors(spec, day)}) GROUP BY ALL ORDER BY ALL"
+        f" FROM (SELECT e.* FROM {_of_last_attempts(spec, day)}) GROUP BY ALL ORDER BY ALL"
     )
 
 
@@ -76,17 +74,13 @@ def error_rows(
     chosen = f" WHERE \"table\" = '{table.replace(chr(39), chr(39) * 2)}'" if table else ""
     return warehouse.query(
         'SELECT "table", row_key, row_number, "column", kind, error, file'
-        f" FROM ({_errors(spec, day)}){chosen}"
+        f" FROM (SELECT e.* FROM {_of_last_attempts(spec, day)}){chosen}"
         f' ORDER BY "table", row_number LIMIT {int(limit)}'
     )
 
 
-def _errors(spec: DatabaseSpec, day: date) -> str:
-    return (
-        f"SELECT e.* FROM {spec.dataset}.MIRROR_ERRORS AS e"
-        f" JOIN {last_attempts(spec.dataset, day)} AS m"
-        ' ON e.run_id = m.run_id AND e."table" = m.TABLE_NAME AND e.partition = m.partition'
-    )
+def _of_last_attempts(spec: DatabaseSpec, day: date) -> str:
+    return errors_of(spec.dataset, last_attempts(spec.dataset, day))
 
 
 def _exists(warehouse: Warehouse, spec: DatabaseSpec) -> bool:
