@@ -11,7 +11,6 @@ from mirror_assets.mirroring import types
 from mirror_assets.mirroring.catalog import TableSpec
 from mirror_assets.mirroring.schema import Column, LogicalType
 
-_DATES = ("DATE", "DATETIME", "TIMESTAMP")
 _NOT = {
     "BOOL": "not_boolean",
     "INT64": "not_integer",
@@ -46,7 +45,7 @@ class Field:
         self.column = column
         self._kind = column.type.kind
         self._required = column.required
-        self._is_date = self._kind in _DATES
+        self._is_date = column.type.is_date
         self._nulls_misfits = self._kind != "STRING" and spec.nulls_misfits(column)
         self._nulls_zero = self._is_date and spec.zero_dates == "null"
         self.cast = _cast(text, column)

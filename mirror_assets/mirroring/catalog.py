@@ -27,6 +27,9 @@ from mirror_assets.mirroring.errors import CatalogError
 from mirror_assets.mirroring.schema import Column, LogicalType
 from mirror_assets.mirroring.types import MAPPINGS, Misfits, TypePolicy
 
+#: What stands for every value of a masked column.
+MASK = "masked"
+
 _NullWord = BeforeValidator(lambda value: "null" if value is None else value)
 ZeroDates = Annotated[
     Literal["null", "reject"],

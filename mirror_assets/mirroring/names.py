@@ -46,6 +46,11 @@ def sql(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def backquoted(name: str) -> str:
+    """A back-quoted identifier (MySQL)."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def literal(text: str) -> str:
     """A single-quoted SQL text literal (DuckDB, PostgreSQL)."""
     return "'" + text.replace("'", "''") + "'"

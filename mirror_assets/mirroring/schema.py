@@ -48,6 +48,11 @@ class LogicalType:
     def __str__(self) -> str:
         return f"DECIMAL({self.precision},{self.scale})" if self.kind == "DECIMAL" else self.kind
 
+    @property
+    def is_date(self) -> bool:
+        """Whether values are days or instants, which have a range of their own."""
+        return self.kind in ("DATE", "DATETIME", "TIMESTAMP")
+
     @classmethod
     def parse(cls, text: str) -> LogicalType:
         """The inverse of ``str``. Raises ValueError, naming what is allowed."""

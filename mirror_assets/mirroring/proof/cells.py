@@ -26,9 +26,7 @@ from datetime import date
 from mirror_assets.mirroring.catalog import TableSpec
 from mirror_assets.mirroring.schema import Column, LogicalType
 
-MASKED = "masked"
 ABSENT = "~"  # stands for NULL in a row's hash
-_DATES = ("DATE", "DATETIME", "TIMESTAMP")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def cells_of(
 
 def _cell(column: Column, table: TableSpec, logical: LogicalType) -> Cell:
     cell = Cell(column.name, logical, column, masked=column.name in table.masked_columns)
-    if logical.kind not in _DATES:
+    if not logical.is_date:
         return cell
     if table.nulls_misfits(column):
         cell = replace(cell, first=table.first_date, last=table.last_date)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from mirror_assets.mirroring.names import sql, warehouse_name
-from mirror_assets.mirroring.proof.cells import ABSENT, MASKED, Cell
+from mirror_assets.mirroring.catalog import MASK
+from mirror_assets.mirroring.names import backquoted, sql, warehouse_name
+from mirror_assets.mirroring.proof.cells import ABSENT, Cell
 from mirror_assets.mirroring.schema import Column
 
 
@@ -36,7 +37,7 @@ class MySQL:
     """MySQL and MariaDB, in a UTC session."""
 
     def quote(self, name: str) -> str:
-        return "`" + name.replace("`", "``") + "`"
+        return backquoted(name)
 
     def hash(self, form: str) -> str:
         return f"CAST(CONV(LEFT(MD5({form}), 15), 16, 10) AS UNSIGNED)"
@@ -55,7 +56,7 @@ class MySQL:
     def form(self, cell: Cell) -> str:
         q = self.quote(cell.name)
         if cell.masked:
-            return f"IF({q} IS NULL, NULL, '{MASKED}')"
+            return f"IF({q} IS NULL, NULL, '{MASK}')"
         kind, logical = cell.type.kind, cell.type
         is_text = cell.column.encoding == "declared"
         number = f"CAST({q} AS UNSIGNED)" if cell.column.word == "bit" else q
@@ -106,7 +107,7 @@ class PostgreSQL:
     def form(self, cell: Cell) -> str:
         q = self.quote(cell.name)
         if cell.masked:
-            return f"CASE WHEN num_nulls({q}) = 0 THEN '{MASKED}' END"
+            return f"CASE WHEN num_nulls({q}) = 0 THEN '{MASK}' END"
         logical = cell.type
         is_text = cell.column.encoding == "declared"
         match logical.kind:

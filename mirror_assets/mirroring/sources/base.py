@@ -11,8 +11,6 @@ from mirror_assets.mirroring.catalog import TableSpec
 from mirror_assets.mirroring.landing import ExportWriter, Isolation
 from mirror_assets.mirroring.schema import TableSchema
 
-MASK = "masked"
-
 
 @dataclass(frozen=True)
 class TableState:

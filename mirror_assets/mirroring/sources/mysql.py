@@ -14,14 +14,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pymysql
 
-from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.catalog import MASK, DatabaseSpec, TableSpec
 from mirror_assets.mirroring.dialect import Formatter, style_of
 from mirror_assets.mirroring.errors import MirrorError, SourceFault
 from mirror_assets.mirroring.landing import ExportWriter, Isolation
+from mirror_assets.mirroring.names import backquoted
 from mirror_assets.mirroring.redact import driver_error
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.sources import common
-from mirror_assets.mirroring.sources.base import MASK, TableState
+from mirror_assets.mirroring.sources.base import TableState
 from mirror_assets.mirroring.types import SourceColumn
 
 try:
@@ -211,22 +212,23 @@ class MySQLSnapshot:
 
     def count(self, table: TableSpec) -> int:
         rows = self._connection.execute(
-            f"SELECT COUNT(*) FROM {_quote(table.name)}", where=f"{self._spec.name}/{table.name}"
+            f"SELECT COUNT(*) FROM {backquoted(table.name)}",
+            where=f"{self._spec.name}/{table.name}",
         )
         return int(rows[0][0])
 
     def export(self, table: TableSpec, schema: TableSchema, writer: ExportWriter) -> int:
         charsets = {column.name: column.charset for column in self._columns[table.name]}
         fields = [_select(column, table, charsets[column.name]) for column in schema.columns]
-        values = f"SELECT {', '.join(fields)} FROM {_quote(table.name)}"
+        values = f"SELECT {', '.join(fields)} FROM {backquoted(table.name)}"
         formatter = Formatter(schema.columns)
         where = f"{self._spec.name}/{table.name}"
         if table.name in self._computed:
             read, written = self._copy(values, formatter.records, writer, where)
             self._refuse_cut_values(where)
         else:
-            record = _record(schema.columns, fields)
-            statement = f"SELECT {record} FROM {_quote(table.name)}"
+            record = _record(schema.columns, fields, [charsets[c.name] for c in schema.columns])
+            statement = f"SELECT {record} FROM {backquoted(table.name)}"
             read, written = self._copy(statement, _assembled, writer, where)
             if written < read:  # too long for the server to assemble: these come as values
                 left = f"{values} WHERE {record} IS NULL"
@@ -275,7 +277,7 @@ class MySQLSnapshot:
             raise common.changed("was rebuilt while it was being read", where)
 
     def relation(self, table: TableSpec) -> str:
-        return _quote(table.name)
+        return backquoted(table.name)
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(statement)
@@ -321,7 +323,7 @@ class MySQLSnapshot:
 
 
 def _select(column: Column, table: TableSpec, charset: str) -> str:
-    quoted = _quote(column.name)
+    quoted = backquoted(column.name)
     if column.name in table.masked_columns:
         return f"IF({quoted} IS NULL, NULL, '{MASK}')"
     base = column.source_type.split("(")[0].split(" ")[0]
@@ -337,33 +339,29 @@ def _assembled(rows: Sequence[tuple[bytes | None, ...]]) -> list[bytes]:
     return [record for (record,) in rows if record is not None]
 
 
-def _record(columns: Sequence[Column], fields: Sequence[str]) -> str:
+def _record(columns: Sequence[Column], fields: Sequence[str], charsets: Sequence[str]) -> str:
     """SQL for a whole record in the export's dialect, NULL where it is too long for the server.
 
     Both drivers take several times as long for a row of many values as for one text.
     """
-    commas = ", ',', ".join(map(_written, columns, fields))
+    commas = ", ',', ".join(map(_written, columns, fields, charsets))
     return f"CONCAT({commas}, '')"
 
 
-def _written(column: Column, field: str) -> str:
+def _written(column: Column, field: str, charset: str) -> str:
     match style_of(column):
         case "hex":
             text = f"CONCAT('\"', LOWER(HEX({field})), '\"')"
         case "quoted":
             # a lossy character set's text is binary already
-            plain = field if _is_binary(field) else f"CONVERT({field} USING utf8mb4)"
+            plain = f"CONVERT({field} USING utf8mb4)" if charset in _WHOLE_CHARSETS else field
             text = f"CONCAT('\"', REPLACE({plain}, '\"', '\"\"'), '\"')"
         case "instant":
             text = f"CONCAT({field}, '+00')"
         case "plain":
             text = field
     # not COALESCE: it would hide what was too long
-    return text if column.required else f"IF({_quote(column.name)} IS NULL, '', {text})"
-
-
-def _is_binary(field: str) -> bool:
-    return "AS BINARY" in field
+    return text if column.required else f"IF({backquoted(column.name)} IS NULL, '', {text})"
 
 
 def _converted(quoted: str, charset: str) -> str:
@@ -378,10 +376,6 @@ def _converted(quoted: str, charset: str) -> str:
     text = f"IF(({is_lossy}) IS FALSE, {told}, CONCAT(X'FF', {own}))"
     # too long for the server to compute, it would be NULL
     return f"IF({quoted} IS NULL, NULL, COALESCE({text}, X'FF'))"
-
-
-def _quote(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _batches(cursor: Any) -> Iterator[list[tuple[bytes | None, ...]]]:

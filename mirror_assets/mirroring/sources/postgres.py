@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
-from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.catalog import MASK, DatabaseSpec, TableSpec
 from mirror_assets.mirroring.errors import (
     MirrorError,
     SettingsError,
@@ -30,7 +30,7 @@ from mirror_assets.mirroring.names import literal, sql
 from mirror_assets.mirroring.redact import driver_error
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.sources import common
-from mirror_assets.mirroring.sources.base import MASK, TableState
+from mirror_assets.mirroring.sources.base import TableState
 from mirror_assets.mirroring.types import SourceColumn
 
 _EXAMPLE = "postgresql+psycopg2://user:password@host:port/database"
