@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.errors import LandingFault, SettingsError
+from mirror_assets.mirroring.errors import LandingFault, SettingsError, reason
 from mirror_assets.mirroring.landing import PART_BYTES, Landing, private_folder
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 
@@ -187,7 +187,7 @@ class Settings:
             return private_folder(self.scratch / f"{os.getpid()}-{secrets.token_hex(4)}")
         except OSError as error:
             raise LandingFault(
-                f"no scratch folder could be made: {os.strerror(error.errno or 0)}",
+                f"no scratch folder could be made: {reason(error)}",
                 where=str(self.scratch),
                 remedy="check space and rights of MIRROR_SCRATCH, then run the partition again",
             ) from None

@@ -7,6 +7,7 @@ text: raise them ``from None`` at the engine's edge, because Dagster stores exce
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from pathlib import Path
 
@@ -169,6 +170,14 @@ class StaleRefresh(PermanentError):  # noqa: N818
     """A newer refresh is already published for this partition, or today's never came."""
 
     kind = "stale_refresh"
+
+
+def reason(error: BaseException) -> str:
+    """What the system says of an error; its class where only its text would tell more, because
+    that may quote rows.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else type(error).__name__
 
 
 def at_edge(error: Exception, where: str = "") -> MirrorError:

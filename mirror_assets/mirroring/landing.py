@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from mirror_assets.mirroring import names
-from mirror_assets.mirroring.errors import ExportCorrupt, LandingFault, MirrorError
+from mirror_assets.mirroring.errors import ExportCorrupt, LandingFault, MirrorError, reason
 from mirror_assets.mirroring.schema import Column, TableSchema
 
 STAMP = "%Y%m%d%H%M%S"
@@ -291,10 +291,8 @@ class Landing:
             if self.local and not isinstance(error, OSError):
                 raise  # a defect of ours; a remote zone's client may raise anything
             places = "MIRROR_LANDING" if self.local else "MIRROR_LANDING and MIRROR_SCRATCH"
-            number = error.errno if isinstance(error, OSError) else None
-            reason = os.strerror(number) if number else type(error).__name__
             raise LandingFault(
-                f"the landing zone failed: {reason}",
+                f"the landing zone failed: {reason(error)}",
                 where=table,
                 remedy=f"check space and rights of {places}, then run the partition again",
             ) from None

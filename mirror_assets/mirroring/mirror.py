@@ -7,7 +7,6 @@ already copied. Nothing is visible to readers before ``publish``.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from mirror_assets.mirroring.errors import (
     WarehouseFault,
     WrongDay,
     at_edge,
+    reason,
 )
 from mirror_assets.mirroring.landing import ExportWriter, Isolation, Landing, Manifest, Part
 from mirror_assets.mirroring.publication import publish
@@ -231,9 +231,8 @@ class MirrorRun:
         try:
             return self._warehouse.staging(self._spec.dataset, table.name, self._partition)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
             raise WarehouseFault(
-                f"no folder for the table's files could be made in the lake: {reason}",
+                f"no folder for the table's files could be made in the lake: {reason(error)}",
                 where=self._where(table),
                 remedy="check space and rights of MIRROR_LAKE, then run the partition again",
             ) from None
@@ -412,9 +411,8 @@ def _loader(spec: DatabaseSpec, scratch: Path, memory: str) -> TypedLoader:
     try:
         return TypedLoader(scratch, memory=memory)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise WarehouseFault(
-            f"no folder for spilled data could be made: {reason}",
+            f"no folder for spilled data could be made: {reason(error)}",
             where=spec.name,
             remedy="check space and rights of MIRROR_SCRATCH, then run the partition again",
         ) from None

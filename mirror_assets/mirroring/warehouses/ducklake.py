@@ -27,7 +27,7 @@ import duckdb
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from mirror_assets.mirroring import types
-from mirror_assets.mirroring.errors import DriftRefused, MirrorError, WarehouseFault
+from mirror_assets.mirroring.errors import DriftRefused, MirrorError, WarehouseFault, reason
 from mirror_assets.mirroring.landing import persist, private_file, private_folder
 from mirror_assets.mirroring.names import (
     PARTITION_COLUMN,
@@ -543,8 +543,7 @@ def _own_faults(drop_writer: Callable[[], None]) -> Iterator[None]:
         raise _translate(error) from None
     except OSError as error:
         drop_writer()
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise WarehouseFault(f"the lake cannot be written: {reason}", remedy=_ROOM) from None
+        raise WarehouseFault(f"the lake cannot be written: {reason(error)}", remedy=_ROOM) from None
 
 
 #: How DuckDB and SQLite say it; their texts are looked at, never shown.
