@@ -43,19 +43,19 @@ def declared_before(
 
 
 def drift_of(
-    tx: Transaction,
     context: Context,
-    table: str,
+    held: TableSchema | None,
     source: TableSchema,
     history: Sequence[Row],
     before: TableSchema | None,
 ) -> Drift:
-    """What the warehouse table must follow to hold the source's columns."""
-    known = tx.schema(context.spec.dataset, table)
-    if known is None:
+    """What the warehouse table must follow to hold the source's columns; ``held`` is what it has,
+    None where there is no table yet.
+    """
+    if held is None:
         return Drift()
-    drift = compare(known, source, before)
-    return _of_replay(drift, known) if _is_replay(context, history) else drift
+    drift = compare(held, source, before)
+    return _of_replay(drift, held) if _is_replay(context, history) else drift
 
 
 def _is_replay(context: Context, history: Sequence[Row]) -> bool:
@@ -67,13 +67,14 @@ def follow(
     tx: Transaction,
     context: Context,
     spec: TableSpec,
+    held: TableSchema | None,
     source: TableSchema,
     drift: Drift,
     history: Sequence[Row],
 ) -> Drift:
     """Create or evolve the warehouse table, or set it aside. Raises DriftRefused."""
     dataset, table = context.spec.dataset, context.spec.storage_name(spec.name)
-    if tx.schema(dataset, table) is None:
+    if held is None:
         tx.create_table(dataset, table, source, partitioned=True)
         return drift
     if _is_replay(context, history):

@@ -77,8 +77,13 @@ def _record_fault(
 ) -> Outcome:
     """Record a table that the warehouse refused; if even that fails, the report still tells."""
     outcome = Outcome(Drift(), error)
+
+    def body(tx: Transaction) -> None:
+        records.ensure_control_tables(tx, context.spec)
+        records.record(tx, context, [(item, outcome)], now)
+
     try:
-        warehouse.commit(lambda tx: records.record(tx, context, [(item, outcome)], now))
+        warehouse.commit(body)
     except Exception as second:
         _log.error("%s; and MIRROR_ERRORS was not written: %s", error, at_edge(second))
     return outcome
@@ -113,8 +118,9 @@ def _publish_one(
     try:
         judgement.refuse_stale(tx, context, item, item.manifest, history)
         judgement.refuse_shrunk(item, history, context)
-        drift = evolution.drift_of(tx, context, table, source, history, before)
-        drift = evolution.follow(tx, context, item.table, source, drift, history)
+        held = tx.schema(context.spec.dataset, table)
+        drift = evolution.drift_of(context, held, source, history, before)
+        drift = evolution.follow(tx, context, item.table, held, source, drift, history)
     except MirrorError as error:
         return Outcome(drift, at_edge(error, f"{context.spec.name}/{item.table.name}"))
     tx.replace_partition(context.spec.dataset, table, context.partition, item.files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 import duckdb
 
@@ -15,7 +16,7 @@ from mirror_assets.mirroring.errors import StaleRefresh
 from mirror_assets.mirroring.evolution import as_published
 from mirror_assets.mirroring.schema import Drift, compare
 from mirror_assets.mirroring.staged import Context, Outcome, Staged
-from mirror_assets.mirroring.typed import SENTENCES, Reject
+from mirror_assets.mirroring.typed import SENTENCES
 from mirror_assets.mirroring.warehouses.base import Transaction
 
 HISTORY = (
@@ -77,7 +78,7 @@ def record(
     outcomes: Sequence[tuple[Staged, Outcome]],
     now: datetime,
 ) -> None:
-    ensure_control_tables(tx, context.spec)
+    """Write the control rows of these tables, and the day's completeness and coverage anew."""
     dataset = context.spec.dataset
     metadata = [_metadata_row(context, item, outcome, now) for item, outcome in outcomes]
     errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
@@ -153,54 +154,36 @@ def content(item: Staged) -> Row:
 
 
 def _error_rows(context: Context, item: Staged, outcome: Outcome) -> list[Row]:
-    rows = [_reject_row(context, item, reject) for reject in item.rejects]
-    unlisted = item.rejected - len(item.rejects)
-    if unlisted > 0:
-        rows.append(
-            control.error_row(
-                table=item.table.name,
-                error=f"{unlisted} more rows: {SENTENCES['unlisted']}",
-                resource="BQ",
-                kind="unlisted",
-                load_time=context.load_time,
-                partition=context.partition,
-                run_id=context.run_id,
-            )
-        )
-    if outcome.error is not None:
-        rows.append(
-            control.error_row(
-                table=item.table.name,
-                error=outcome.error.sentence,
-                resource=outcome.error.resource,
-                kind=outcome.error.kind,
-                load_time=context.load_time,
-                partition=context.partition,
-                run_id=context.run_id,
-            )
-        )
-    return rows
-
-
-def _reject_row(context: Context, item: Staged, reject: Reject) -> Row:
-    return control.error_row(
+    """The MIRROR_ERRORS rows of a table: its rejected rows, how many are not listed, its fault."""
+    row = partial(
+        control.error_row,
         table=item.table.name,
-        error=f"{reject.column}: {SENTENCES[reject.kind].format(columns=_width(item))}",
-        resource="BQ",
-        kind=reject.kind,
         load_time=context.load_time,
         partition=context.partition,
         run_id=context.run_id,
-        file=reject.file,
-        row_number=reject.row_number,
-        column=reject.column,
-        row_text=reject.text,
-        row_key=reject.key,
     )
-
-
-def _width(item: Staged) -> int:
-    return len(item.manifest.schema.columns) if item.manifest else 0
+    width = len(item.manifest.schema.columns) if item.manifest else 0
+    rows = [
+        row(
+            error=f"{reject.column}: {SENTENCES[reject.kind].format(columns=width)}",
+            resource="BQ",
+            kind=reject.kind,
+            file=reject.file,
+            row_number=reject.row_number,
+            column=reject.column,
+            row_text=reject.text,
+            row_key=reject.key,
+        )
+        for reject in item.rejects
+    ]
+    unlisted = item.rejected - len(item.rejects)
+    if unlisted > 0:
+        more = f"{unlisted} more rows: {SENTENCES['unlisted']}"
+        rows.append(row(error=more, resource="BQ", kind="unlisted"))
+    fault = outcome.error
+    if fault is not None:
+        rows.append(row(error=fault.sentence, resource=fault.resource, kind=fault.kind))
+    return rows
 
 
 def _naive(text: str | None) -> datetime | None:

@@ -36,7 +36,7 @@ from mirror_assets.mirroring.names import (
     sql,
     warehouse_name,
 )
-from mirror_assets.mirroring.schema import Column, Drift, TableSchema, fold
+from mirror_assets.mirroring.schema import Column, Drift, TableSchema
 from mirror_assets.mirroring.warehouses.base import Rows
 
 T = TypeVar("T")
@@ -273,15 +273,8 @@ class DuckLakeTransaction:
         self._connection = connection
         self._lake = lake
         self.adds_files = False
-        self._seen: dict[tuple[str, bytes], TableSchema | None] = {}
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
-        key = (dataset, fold(table))
-        if key not in self._seen:
-            self._seen[key] = self._describe(dataset, table)
-        return self._seen[key]
-
-    def _describe(self, dataset: str, table: str) -> TableSchema | None:
         try:
             # DESCRIBE would look for a missing table named `db` or `csv` as a file
             rows = self._connection.execute(
@@ -313,7 +306,6 @@ class DuckLakeTransaction:
     def create_table(
         self, dataset: str, table: str, schema: TableSchema, *, partitioned: bool
     ) -> None:
-        self._seen.pop((dataset, fold(table)), None)
         self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {sql(dataset)}")
         columns = [_declare(column) for column in schema.columns]
         if partitioned:
@@ -326,7 +318,6 @@ class DuckLakeTransaction:
 
     def evolve(self, dataset: str, table: str, schema: TableSchema, drift: Drift) -> None:
         alter = f"ALTER TABLE {_path(dataset, table)}"
-        self._seen.pop((dataset, fold(table)), None)
         for change in drift.changes:
             name = sql(change.column)
             if change.change == "added":
@@ -342,11 +333,9 @@ class DuckLakeTransaction:
                 self._connection.execute(f"{alter} ALTER COLUMN {name} TYPE {declared}")
 
     def drop_table(self, dataset: str, table: str) -> None:
-        self._seen.pop((dataset, fold(table)), None)
         self._connection.execute(f"DROP TABLE {_path(dataset, table)}")
 
     def rename(self, dataset: str, table: str, new_name: str) -> None:
-        self._seen.clear()
         self._connection.execute(f"ALTER TABLE {_path(dataset, table)} RENAME TO {sql(new_name)}")
 
     def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[Path]) -> None:
