@@ -12,6 +12,8 @@ from benchmarks.sections import Section, at_least, at_most, figures
 from benchmarks.timing import Case, Taken, in_turns, median, once, ratio
 
 OUT = ROOT / "out"
+#: Tools that only write CSV are held against our export, which does the same.
+_CSV_ONLY = {"MySQL": ("sling", "pandas"), "PostgreSQL": ("cleaner",)}
 
 
 def mysql() -> Section:
@@ -26,20 +28,9 @@ def mysql() -> Section:
             _ours("**ours: full mirror**", "mirror", "mysql", place),
         ]
         taken = in_turns(cases)
-        peers = _peers("mysql", place, {"pandas": "PyMySQL and pandas, 50 MB chunks, to CSV"})
-        taken |= {case.name: [once(case)] for case in peers}
-    dumped, exported, _, mirrored, *_rest = taken.values()
-    return Section(
-        f"MySQL: {ROWS:,} rows of 11 columns",
-        *figures(taken),
-        checks=[
-            at_most("export / mydumper", ratio(exported, dumped), 2.3),
-            at_most("full mirror / mydumper", ratio(mirrored, dumped), 3.5),
-            *_slower(taken, exported, ("sling", "pandas")),
-        ],
-        note=_started(exported, mirrored),
-        extra={"spent": _spent(mirrored)},
-    )
+    floor, exported, _, mirrored = cases
+    peers = _peers("mysql", place, {"pandas": "PyMySQL and pandas, 50 MB chunks, to CSV"})
+    return _section("MySQL", "mydumper", taken, (floor, exported, mirrored), (2.3, 3.5), peers)
 
 
 def postgres() -> Section:
@@ -66,21 +57,37 @@ def postgres() -> Section:
         _ours("ours: export to CSV parts", "export", "postgresql", place),
         _ours("**ours: full mirror**", "mirror", "postgresql", place),
     ]
-    taken = in_turns(cases)
     peers = _peers("postgresql", place, {"copy_cleaner": "COPY through a per-row CSV cleaner"})
+    return _section("PostgreSQL", "psql COPY", in_turns(cases), tuple(cases), (1.1, 2.0), peers)
+
+
+def _section(
+    system: str,
+    floor: str,
+    taken: dict[str, list[Taken]],
+    judged: tuple[Case, ...],
+    limits: tuple[float, float],
+    peers: list[Case],
+) -> Section:
+    """Ours beside the floor and the peers; ``judged`` are the floor, our export, our mirror."""
     taken |= {case.name: [once(case)] for case in peers}
-    copied, exported, mirrored, *_rest = taken.values()
+    least, exported, mirrored = (taken[case.name] for case in judged)
+    slow = [name for name in taken if any(mark in name for mark in _CSV_ONLY[system])]
     return Section(
-        f"PostgreSQL: {ROWS:,} rows of 11 columns",
+        f"{system}: {ROWS:,} rows of 11 columns",
         *figures(taken),
         checks=[
-            at_most("export / psql COPY", ratio(exported, copied), 1.1),
-            at_most("full mirror / psql COPY", ratio(mirrored, copied), 2.0),
-            *_slower(taken, exported, ("cleaner",)),
+            at_most(f"export / {floor}", ratio(exported, least), limits[0]),
+            at_most(f"full mirror / {floor}", ratio(mirrored, least), limits[1]),
+            *(at_least(f"{name} / our export", _times(taken[name], exported), 5) for name in slow),
         ],
         note=_started(exported, mirrored),
         extra={"spent": _spent(mirrored)},
     )
+
+
+def _times(other: list[Taken], ours: list[Taken]) -> float:
+    return median(other) / median(ours)
 
 
 def native() -> Section:
@@ -143,15 +150,6 @@ def _case(name: str, command: list[str], kind: str, place: Home, *, discard: boo
 def _ours(name: str, mode: str, kind: str, place: Home, driver: str = "auto") -> Case:
     arguments = [mode, place.name, *([driver] if driver != "auto" else [])]
     return _case(name, [*OURS, *arguments], kind, place)
-
-
-def _slower(
-    taken: dict[str, list[Taken]], exported: list[Taken], marks: tuple[str, ...]
-) -> list[Any]:
-    """Tools that only write CSV are held against our export, which does the same."""
-    found = [(name, runs) for name, runs in taken.items() if any(mark in name for mark in marks)]
-    ours = median(exported)
-    return [at_least(f"{name} / our export", median(runs) / ours, 5) for name, runs in found]
 
 
 def _started(exported: list[Taken], mirrored: list[Taken]) -> str:

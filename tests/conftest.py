@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -125,6 +128,43 @@ class Interrupted:
             self._action()
 
         writer.write = write  # type: ignore[method-assign]
+
+
+ROOT = Path(__file__).parents[1]
+
+_CHILD = """
+import re, sys
+from datetime import date
+from mirror_assets.mirroring.mirror import MirrorRun
+from mirror_assets.mirroring.sources import open_source
+from mirror_assets.settings import Settings, remove_scratch
+from pathlib import Path
+name, day, run_id = sys.argv[1], date.fromisoformat(sys.argv[2]), sys.argv[3]
+settings = Settings.from_env()
+spec = settings.database(name)
+source = open_source(spec, settings.database_url(name))
+scratch = settings.new_scratch()
+bad = []
+print("ready", flush=True)
+sys.stdin.readline()
+with MirrorRun(spec, source, settings.landing(), settings.warehouse(), partition=day,
+               run_id=run_id, tables=spec.tables, scratch=scratch,
+               memory=settings.memory) as run:
+    for chunk in spec.chunks:
+        bad += [str(report.error) for report in run.publish(chunk) if not report.published]
+remove_scratch(scratch)
+# the process's own peak: ru_maxrss is inherited from the parent
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print("peak", int(peak[1]) // 1024, flush=True)
+sys.exit("; ".join(bad) or 0)
+"""
+
+
+def start(child: subprocess.Popen[str]) -> None:
+    """Let a bench's child begin to mirror."""
+    assert child.stdin is not None
+    child.stdin.write("go\n")
+    child.stdin.flush()
 
 
 class Bench:
@@ -290,6 +330,21 @@ class Bench:
         manifests = sorted((self.root / "landing").glob(f"*/*/{table}_????????.manifest.json"))
         parts = yaml.safe_load(manifests[-1].read_text())["parts"]
         return b"".join((manifests[-1].parent / part["file"]).read_bytes() for part in parts)
+
+    def child(self, day: date, run_id: str, name: str = "clinic") -> subprocess.Popen[str]:
+        """A process that has loaded everything, and mirrors a whole database after ``start``."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, name, str(day), run_id],
+            cwd=ROOT,
+            env=os.environ | self.variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        return process
 
 
 class KindBench(Bench):

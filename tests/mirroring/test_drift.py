@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ from mirror_assets.mirroring.errors import DriftRefused, MirrorError
 from mirror_assets.mirroring.names import sql
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
 from mirror_assets.mirroring.staged import TableReport
-from tests.conftest import KindBench, kind_bench, utc_now
+from tests.conftest import KindBench, kind_bench, start, utc_now
 
 ROOT = Path(__file__).parents[2]
 _COLUMNS = (
@@ -640,45 +638,12 @@ def test_a_database_that_fails_does_not_stop_the_retention_of_the_next(
 
 # -- killed
 
-_CHILD = """
-import sys
-from datetime import date
-from mirror_assets.mirroring.mirror import MirrorRun
-from mirror_assets.mirroring.sources import open_source
-from mirror_assets.settings import Settings, remove_scratch
-day, run_id = date.fromisoformat(sys.argv[1]), sys.argv[2]
-settings = Settings.from_env()
-spec = settings.database("clinic")
-source = open_source(spec, settings.database_url("clinic"))
-scratch = settings.new_scratch()
-print("ready", flush=True)
-sys.stdin.readline()
-with MirrorRun(spec, source, settings.landing(), settings.warehouse(), partition=day,
-               run_id=run_id, tables=spec.tables, scratch=scratch,
-               memory=settings.memory) as run:
-    bad = [str(report.error) for report in run.publish(spec.tables) if not report.published]
-remove_scratch(scratch)
-sys.exit("; ".join(bad) or 0)
-"""
-
 
 @contextmanager
 def _running(bench: KindBench, run_id: str) -> Iterator[subprocess.Popen[str]]:
     """A process that has loaded everything and now mirrors today."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(_today()), run_id],
-        cwd=ROOT,
-        env=os.environ | bench.variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.stdin.write("go\n")
-    process.stdin.flush()
+    process = bench.child(_today(), run_id)
+    start(process)
     try:
         yield process
     finally:

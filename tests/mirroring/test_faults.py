@@ -35,8 +35,7 @@ from mirror_assets.mirroring.sources import mysql, open_source, postgres
 from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import ducklake
 from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer
-from tests.conftest import kind_bench, utc_now
-from tests.mirroring.test_mirror_run import _child, _start
+from tests.conftest import kind_bench, start, utc_now
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Kind, KindBench
@@ -634,8 +633,8 @@ def test_a_table_of_bad_rows_only_is_counted_in_bounded_memory(bench: Bench, row
         f"INSERT INTO t SELECT seq, REPEAT('x', 50), '0000-00-00' FROM seq_1_to_{rows}",
     )
     spec = bench.catalog(["t"])
-    process = _child(bench, bench.day(spec), "bad")
-    _start(process)
+    process = bench.child(bench.day(spec), "bad")
+    start(process)
     out, told = process.communicate(timeout=500)
     assert process.returncode == 1
     assert f"{rows} of {rows} rows were rejected, 0 are allowed" in told

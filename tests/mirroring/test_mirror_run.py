@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -34,6 +33,7 @@ from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.sources.mysql import MySQLSource
 from mirror_assets.sample import elation
 from mirror_assets.sample.servers import MariaDB
+from tests.conftest import start
 
 if TYPE_CHECKING:
     from tests.conftest import Bench
@@ -509,55 +509,6 @@ def test_a_lake_that_refuses_everything_is_reported_not_raised(bench: Bench) -> 
 
 # -- killed, and two at once
 
-_CHILD = """
-import re, sys
-from datetime import date
-from mirror_assets.mirroring.mirror import MirrorRun
-from mirror_assets.mirroring.sources import open_source
-from mirror_assets.settings import Settings, remove_scratch
-from pathlib import Path
-name, day, run_id = sys.argv[1], date.fromisoformat(sys.argv[2]), sys.argv[3]
-settings = Settings.from_env()
-spec = settings.database(name)
-source = open_source(spec, settings.database_url(name))
-scratch = settings.new_scratch()
-bad = []
-print("ready", flush=True)
-sys.stdin.readline()
-with MirrorRun(spec, source, settings.landing(), settings.warehouse(), partition=day,
-               run_id=run_id, tables=spec.tables, scratch=scratch,
-               memory=settings.memory) as run:
-    for chunk in spec.chunks:
-        bad += [str(report.error) for report in run.publish(chunk) if not report.published]
-remove_scratch(scratch)
-# the process's own peak: ru_maxrss is inherited from the parent
-peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-print("peak", int(peak[1]) // 1024, flush=True)
-sys.exit("; ".join(bad) or 0)
-"""
-
-
-def _child(bench: Bench, day: date, run_id: str, name: str = "clinic") -> subprocess.Popen[str]:
-    """A process that has loaded everything and mirrors once it reads a line."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, name, str(day), run_id],
-        cwd=ROOT,
-        env=os.environ | bench.variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.communicate()[1]
-    return process
-
-
-def _start(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
-
 
 def _whole(bench: Bench, tables: int, rows: int) -> None:
     """Every table holds its rows once, and the control tables agree."""
@@ -580,8 +531,8 @@ def _killed_and_run_again(bench: Bench, kills: int, seed: int) -> None:
     moments = random.Random(seed)
     ended = 0
     for number in range(kills):
-        process = _child(bench, day, f"killed-{number}")
-        _start(process)
+        process = bench.child(day, f"killed-{number}")
+        start(process)
         time.sleep(moments.uniform(0.0, 1.2))
         process.kill()
         process.communicate()
@@ -589,8 +540,8 @@ def _killed_and_run_again(bench: Bench, kills: int, seed: int) -> None:
         if number % 2 == 0:  # so that later runs export again, and not only replay
             shutil.rmtree(bench.root / "landing" / "clinic", ignore_errors=True)
     assert ended < kills
-    process = _child(bench, day, "last")
-    _start(process)
+    process = bench.child(day, "last")
+    start(process)
     _out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     _whole(bench, tables, rows)
@@ -609,9 +560,9 @@ def test_two_processes_on_one_partition_leave_one_copy(bench: Bench) -> None:
     elation.wide_schema(bench.server, schema=bench.schema, tables=6, rows=2_000)
     spec = bench.catalog([f"t_{number:03}" for number in range(6)], chunk_size=2)
     day = bench.day(spec)
-    pair = [_child(bench, day, name) for name in ("one", "two")]
+    pair = [bench.child(day, name) for name in ("one", "two")]
     for process in pair:
-        _start(process)
+        start(process)
     for process in pair:
         _out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
@@ -630,11 +581,11 @@ def test_two_databases_at_once_in_one_lake(bench: Bench) -> None:
     day = bench.day(spec)
     os.environ["ELSEWHERE_DATABASE_URL"] = bench.url
     try:
-        pair = [_child(bench, day, name, name) for name in ("clinic", "elsewhere")]
+        pair = [bench.child(day, name, name) for name in ("clinic", "elsewhere")]
     finally:
         del os.environ["ELSEWHERE_DATABASE_URL"]
     for process in pair:
-        _start(process)
+        start(process)
     for process in pair:
         _out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
@@ -650,8 +601,8 @@ def test_two_databases_at_once_in_one_lake(bench: Bench) -> None:
 def _peak_mb(bench: Bench, rows: int) -> int:
     elation.big_table(bench.server, schema=bench.schema, rows=rows)
     spec = bench.catalog([elation.BIG_TABLE], tinyint1="boolean")
-    process = _child(bench, bench.day(spec), f"rows-{rows}")
-    _start(process)
+    process = bench.child(bench.day(spec), f"rows-{rows}")
+    start(process)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert bench.rows(f"{elation.BIG_TABLE}_latest", "count(*)") == [(rows,)]
