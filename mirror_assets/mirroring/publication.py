@@ -80,7 +80,8 @@ def _record_fault(
 
     def body(tx: Transaction) -> None:
         records.ensure_control_tables(tx, context.spec)
-        records.record(tx, context, [(item, outcome)], now)
+        before = records.read_before(tx, context, [item.table.name])
+        records.record(tx, context, [(item, outcome)], before.attempts, now)
 
     try:
         warehouse.commit(body)
@@ -93,13 +94,14 @@ def _publish_all(
     tx: Transaction, context: Context, staged: Sequence[Staged], now: datetime
 ) -> list[Outcome]:
     records.ensure_control_tables(tx, context.spec)
-    history = records.history_of(tx, context, [item.table.name for item in staged])
-    before = evolution.declared_before(tx, context, history)
+    before = records.read_before(tx, context, [item.table.name for item in staged])
+    declared = evolution.declared_before(tx, context, before.published)
     outcomes = [
-        _publish_one(tx, context, item, history[item.table.name], before.get(item.table.name))
+        _publish_one(tx, context, item, before.published[name], declared.get(name))
         for item in staged
+        for name in [item.table.name]
     ]
-    records.record(tx, context, list(zip(staged, outcomes, strict=True)), now)
+    records.record(tx, context, list(zip(staged, outcomes, strict=True)), before.attempts, now)
     return outcomes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -35,19 +36,28 @@ HISTORY = (
 )
 
 
-def history_of(tx: Transaction, context: Context, tables: Sequence[str]) -> dict[str, list[Row]]:
-    """Earlier successful publications of each table, all partitions."""
-    found: dict[str, list[Row]] = {name: [] for name in tables}
+@dataclass(frozen=True)
+class Before:
+    """What MIRROR_METADATA says before a publication: each table's earlier successful ones, of all
+    partitions, and all attempts at this one.
+    """
+
+    published: dict[str, list[Row]]
+    attempts: list[Row]
+
+
+def read_before(tx: Transaction, context: Context, tables: Sequence[str]) -> Before:
+    """One query, because the embedded warehouse looks through its whole list of files for each."""
     rows = tx.select(
-        context.spec.dataset,
-        control.METADATA.name,
-        HISTORY,
-        TABLE_NAME=list(tables),
-        published=True,
+        *(context.spec.dataset, control.METADATA.name, HISTORY),
+        {"TABLE_NAME": tables, "published": True},
+        {"partition": context.partition},
     )
+    published: dict[str, list[Row]] = {name: [] for name in tables}
     for row in rows:
-        found[row["TABLE_NAME"]].append(row)
-    return found
+        if row["published"] and row["TABLE_NAME"] in published:
+            published[row["TABLE_NAME"]].append(row)
+    return Before(published, [row for row in rows if row["partition"] == context.partition])
 
 
 def ensure_control_tables(tx: Transaction, spec: DatabaseSpec) -> None:
@@ -76,16 +86,19 @@ def record(
     tx: Transaction,
     context: Context,
     outcomes: Sequence[tuple[Staged, Outcome]],
+    attempts: Sequence[Row],
     now: datetime,
 ) -> None:
-    """Write the control rows of these tables, and the day's completeness and coverage anew."""
+    """Write the control rows of these tables, and the day's completeness and coverage anew.
+
+    ``attempts`` are the day's before; what they show not to be there is not looked for.
+    """
     dataset = context.spec.dataset
     metadata = [_metadata_row(context, item, outcome, now) for item, outcome in outcomes]
     errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
-    attempts = tx.select(dataset, control.METADATA.name, HISTORY, partition=context.partition)
     tables = {item.table.name for item, _outcome in outcomes}
     mine = [r for r in attempts if r["run_id"] == context.run_id and r["TABLE_NAME"] in tables]
-    if mine:  # else there is nothing to replace, and looking for it in a year of rows takes time
+    if mine:
         same = {"run_id": context.run_id, "partition": context.partition}
         repeated = sorted(row["TABLE_NAME"] for row in mine)
         tx.replace_rows(dataset, control.METADATA.name, [], TABLE_NAME=repeated, **same)
@@ -95,18 +108,29 @@ def record(
     if context.spec.entry.layout == "sharded":
         tx.view(dataset, *control.errors_shard(dataset, context.partition))
 
-    attempts = [row for row in attempts if row not in mine] + metadata
-    complete = control.completeness_row(
-        context.spec, context.partition, attempts, run_id=context.run_id, now=now
+    after = [row for row in attempts if row not in mine] + metadata
+    day, run_id = context.partition, context.run_id
+    complete = control.completeness_row(context.spec, day, after, run_id=run_id, now=now)
+    earlier = {"partition": day} if attempts else {}
+    tx.replace_rows(dataset, control.COMPLETENESS.name, [complete], **earlier)
+    _record_coverage(tx, context, attempts, after, now)
+
+
+def _record_coverage(
+    tx: Transaction, context: Context, before: Sequence[Row], after: Sequence[Row], now: datetime
+) -> None:
+    """The run's one coverage row, rewritten when another chunk of it changes the figure."""
+    run_id = context.run_id
+    has_row = any(row["run_id"] == run_id for row in before)
+    was, is_now = (
+        control.coverage_row(rows, context.partition, run_id=run_id, now=now)
+        for rows in (before, after)
     )
-    tx.replace_rows(dataset, control.COMPLETENESS.name, [complete], partition=context.partition)
-    sli = control.coverage_row(attempts, context.partition, run_id=context.run_id, now=now)
-    tx.replace_rows(
-        control.SLI_DATASET,
-        control.coverage_table(context.spec.name).name,
-        [sli],
-        run_id=context.run_id,
-    )
+    if has_row and was == is_now:
+        return
+    table = control.coverage_table(context.spec.name).name
+    earlier = {"run_id": run_id} if has_row else {}
+    tx.replace_rows(control.SLI_DATASET, table, [is_now], **earlier)
 
 
 def _metadata_row(context: Context, item: Staged, outcome: Outcome, now: datetime) -> Row:

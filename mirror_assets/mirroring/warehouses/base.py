@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,6 +12,8 @@ from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.schema import Drift, TableSchema
 
 T = TypeVar("T")
+#: Columns and the values, or lists of values, that they must equal.
+Equal = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,11 @@ class Transaction(Protocol):
         """Remove a view, if it is there."""
 
     def select(
-        self, dataset: str, table: str, columns: Sequence[str], /, **equal: Any
+        self, dataset: str, table: str, columns: Sequence[str], /, *any_of: Equal, **equal: Any
     ) -> list[dict[str, Any]]:
-        """Rows of a control table whose columns equal the given values (or are among a list)."""
+        """Rows of a control table whose columns equal the given values (or are among a list), and
+        at least one of the alternatives where there are any.
+        """
 
     def replace_rows(
         self, dataset: str, table: str, rows: Sequence[dict[str, Any]], /, **equal: Any

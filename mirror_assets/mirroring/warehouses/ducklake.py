@@ -37,7 +37,7 @@ from mirror_assets.mirroring.names import (
     warehouse_name,
 )
 from mirror_assets.mirroring.schema import Column, Drift, TableSchema
-from mirror_assets.mirroring.warehouses.base import Rows
+from mirror_assets.mirroring.warehouses.base import Equal, Rows
 
 T = TypeVar("T")
 
@@ -365,9 +365,9 @@ class DuckLakeTransaction:
         self._connection.execute(f"CREATE OR REPLACE VIEW {_path(dataset, view)} AS {statement}")
 
     def select(
-        self, dataset: str, table: str, columns: Sequence[str], /, **equal: Any
+        self, dataset: str, table: str, columns: Sequence[str], /, *any_of: Equal, **equal: Any
     ) -> list[dict[str, Any]]:
-        where, values = _where(equal)
+        where, values = _where(equal, any_of)
         listed = ", ".join(sql(column) for column in columns)
         rows = self._connection.execute(
             f"SELECT {listed} FROM {_path(dataset, table)}{where}", values
@@ -491,19 +491,23 @@ def _declare(column: Column) -> str:
     return f"{sql(warehouse_name(column.name))} {types.to_duckdb(column.type)}{required}"
 
 
-def _where(equal: dict[str, Any]) -> tuple[str, list[Any]]:
-    if not equal:
-        return "", []
-    parts: list[str] = []
-    values: list[Any] = []
-    for name, value in equal.items():
-        if isinstance(value, (list, tuple)):
-            parts.append(f"{sql(name)} IN ({', '.join('?' * len(value))})" if value else "FALSE")
-            values.extend(value)
-        else:
-            parts.append(f"{sql(name)} IS NOT DISTINCT FROM ?")
-            values.append(value)
-    return f" WHERE {' AND '.join(parts)}", values
+def _where(equal: Equal, any_of: Sequence[Equal] = ()) -> tuple[str, list[Any]]:
+    """Conditions in a form that DuckLake does not look up in its file statistics: for each column
+    it would read those of every file of the lake, and control tables have few files anyway.
+    """
+    groups = [group for group in ([equal] if equal else [], any_of) if group]
+    texts = [" OR ".join(map(_all_among, group)) for group in groups]
+    values = [value for group in groups for each in group for value in each.values()]
+    wanted = [value if isinstance(value, (list, tuple)) else [value] for value in values]
+    return (f" WHERE ({') AND ('.join(texts)})" if texts else ""), wanted
+
+
+def _all_among(equal: Equal) -> str:
+    among = (
+        f"list_contains(?, {sql(name)}) OR ({sql(name)} IS NULL AND {value is None})"
+        for name, value in equal.items()
+    )
+    return "(" + " AND ".join(f"({text})" for text in among) + ")"
 
 
 def _until_clear() -> Retrying:
@@ -609,10 +613,23 @@ _UNPARTITIONED = f"""
 """
 
 
+#: Least and greatest values of columns by file. Queries find their files by the partition; DuckLake
+#: reads the statistics of all files of all tables for every column that a condition names.
+_NEEDLESS_STATISTICS = """
+DELETE FROM ducklake_file_column_stats AS s
+WHERE s.data_file_id IN (SELECT data_file_id FROM ducklake_file_partition_value)
+  AND NOT EXISTS (
+    SELECT 1 FROM ducklake_partition_info AS i JOIN ducklake_partition_column AS c
+    USING (partition_id) WHERE i.table_id = s.table_id AND c.column_id = s.column_id
+  )
+"""
+
+
 def _compact_catalog(path: Path) -> None:
     """Give back the room of deleted rows, so that what they said is gone from the file too."""
     connection = sqlite3.connect(path, timeout=1, isolation_level=None)
     try:
+        connection.execute(_NEEDLESS_STATISTICS)
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.OperationalError:
