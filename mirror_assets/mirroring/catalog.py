@@ -108,6 +108,7 @@ class TableEntry(_Strict):
     volume: float | None = Field(default=None, ge=0, le=1)
     coverage: float | None = Field(default=None, gt=0, le=100)
     keep_row_text: bool = False
+    draftjs: str | None = None
 
 
 class DatabaseEntry(_Strict):
@@ -161,6 +162,7 @@ class TableSpec(_Strict):
     volume: float
     coverage: float
     keep_row_text: bool
+    draftjs: str | None = None
 
     def allowed_rejects(self, day: date) -> int:
         """Rejected rows tolerated for the partition of ``day``."""
@@ -433,4 +435,5 @@ def _resolve(entry: DatabaseEntry, name: str, item: TableEntry) -> TableSpec:
         volume=default(item.volume, entry.volume),
         coverage=default(item.coverage, entry.coverage),
         keep_row_text=item.keep_row_text,
+        draftjs=item.draftjs,
     )

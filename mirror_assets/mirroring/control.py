@@ -130,6 +130,13 @@ def last_published(dataset: str, day: date) -> str:
     return f"({_last(dataset, f'published AND partition = DATE {literal(str(day))}')})"
 
 
+def newest_published(dataset: str, day: date, *, is_exact: bool) -> str:
+    """A query for each table's newest partition of a day, or up to it, and when it was recorded."""
+    upto = f"published AND partition {'=' if is_exact else '<='} DATE {literal(str(day))}"
+    columns = "TABLE_NAME, partition, coalesce(recorded_at, BQ_LOAD_TIME)"
+    return _last(dataset, upto, columns)
+
+
 def _last(dataset: str, where: str = "TRUE", columns: str = "*") -> str:
     return (
         f'SELECT {columns} FROM "{dataset}"."{METADATA.name}" WHERE {where} QUALIFY row_number()'

@@ -166,6 +166,13 @@ class ProofImpossible(PermanentError):  # noqa: N818
     resource = "BQ"
 
 
+class InputMissing(PermanentError):  # noqa: N818
+    """A table that is read was not published for the day."""
+
+    kind = "input"
+    resource = "BQ"
+
+
 class StaleRefresh(PermanentError):  # noqa: N818
     """A newer refresh is already published for this partition, or today's never came."""
 

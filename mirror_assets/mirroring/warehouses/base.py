@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -56,6 +57,15 @@ class Transaction(Protocol):
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         """Set a table's history aside."""
 
+    def ensure_like(self, dataset: str, table: str, file: Path) -> None:
+        """Create a partitioned table with a Parquet file's columns, or add those that are new.
+
+        Raises DriftRefused where a column has another type than the table's.
+        """
+
+    def newest_day(self, dataset: str, table: str) -> date | None:
+        """The newest partition of a table; None while it has none."""
+
     def drop_table(self, dataset: str, table: str) -> None:
         """Remove a table with its rows."""
 
@@ -100,6 +110,15 @@ class Warehouse(Protocol):
 
     def query(self, statement: str, *, limit: int | None = None) -> Rows:
         """A read-only query in the warehouse's SQL; never changes anything."""
+
+    def relation(self, dataset: str, table: str, day: date) -> str:
+        """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""
+
+    def save(self, statement: str, path: Path) -> int:
+        """Write the answer of one of our own queries as Parquet; how many rows it has."""
+
+    def batches(self, statement: str) -> AbstractContextManager[Any]:
+        """The answer of one of our own queries, streamed: an Arrow RecordBatchReader."""
 
     def schemas(self, dataset: str) -> dict[str, TableSchema | MirrorError]:
         """Every table of a dataset, read-only; the error where ``schema`` would raise one."""

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,16 +152,19 @@ class DuckLakeWarehouse:
 
     def query(self, statement: str, *, limit: int | None = None) -> Rows:
         """One read-only query; it can neither write nor read anything but the lake's tables."""
+        self._refuse_absent()
+        try:
+            return _until_clear()(self._read, statement, limit)
+        except duckdb.Error as error:
+            raise _translate(error, remedy=_QUERY_REMEDY) from None
+
+    def _refuse_absent(self) -> None:
         if self._catalog is not None and not self._catalog.exists():
             raise WarehouseFault(
                 "nothing has been mirrored yet",
                 where=f"warehouse {self._url}",
                 remedy="materialize a partition first, or run `make demo`",
             )
-        try:
-            return _until_clear()(self._read, statement, limit)
-        except duckdb.Error as error:
-            raise _translate(error, remedy=_QUERY_REMEDY) from None
 
     def _read(self, statement: str, limit: int | None) -> Rows:
         with self._reading:
@@ -177,6 +180,34 @@ class DuckLakeWarehouse:
             except duckdb.Error:
                 self._drop_reader()
                 raise
+
+    def relation(self, dataset: str, table: str, day: date) -> str:
+        """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""
+        return (
+            f"(SELECT * EXCLUDE ({PARTITION_COLUMN}) FROM {_path(dataset, table)}"
+            f" WHERE {PARTITION_COLUMN} = DATE '{day}')"
+        )
+
+    def save(self, statement: str, path: Path) -> int:
+        """Write the answer of one of our own queries as Parquet; how many rows it has."""
+        private_file(path).close()
+        with self._own_reader() as connection:
+            to = f"COPY ({statement}) TO {literal(str(path))} (FORMAT parquet)"
+            (rows,) = connection.execute(to).fetchone() or (0,)
+        return int(rows)
+
+    @contextmanager
+    def batches(self, statement: str) -> Iterator[Any]:
+        """The answer of one of our own queries, streamed: an Arrow RecordBatchReader."""
+        with self._own_reader() as connection:
+            yield connection.execute(statement).to_arrow_reader()
+
+    @contextmanager
+    def _own_reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        self._refuse_absent()
+        with _own_faults(lambda: None), closing(self._connect(read_only=True)) as connection:
+            connection.execute("SET preserve_insertion_order = false")
+            yield connection
 
     def schemas(self, dataset: str) -> dict[str, TableSchema | MirrorError]:
         """Every table of a dataset, read-only; the error where ``schema`` would raise one."""
@@ -332,6 +363,37 @@ class DuckLakeTransaction:
                 declared = types.to_duckdb(schema.column(change.column).type)
                 self._connection.execute(f"{alter} ALTER COLUMN {name} TYPE {declared}")
 
+    def ensure_like(self, dataset: str, table: str, file: Path) -> None:
+        described = self._connection.execute(f"DESCRIBE FROM {_parquet(file)}").fetchall()
+        wanted = {name: kind for name, kind, *_rest in described if name != PARTITION_COLUMN}
+        path = _path(dataset, table)
+        try:
+            known = dict(
+                self._connection.execute(
+                    "SELECT name, type FROM pragma_table_info(?)", [path]
+                ).fetchall()
+            )
+        except duckdb.CatalogException:
+            self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {sql(dataset)}")
+            columns = [f"{sql(name)} {kind}" for name, kind in wanted.items()]
+            declared = ", ".join([*columns, f"{PARTITION_COLUMN} DATE"])
+            self._connection.execute(f"CREATE TABLE {path} ({declared})")
+            self._connection.execute(f"ALTER TABLE {path} SET PARTITIONED BY ({PARTITION_COLUMN})")
+            return
+        for name, kind in wanted.items():
+            if name not in known:
+                self._connection.execute(f"ALTER TABLE {path} ADD COLUMN {sql(name)} {kind}")
+            elif known[name] != kind:
+                raise DriftRefused(
+                    f"column {name} of {dataset}.{table} is {known[name]} and would become {kind}",
+                    remedy=f"rename {dataset}.{table} out of the way; its days can be made again",
+                )
+
+    def newest_day(self, dataset: str, table: str) -> date | None:
+        statement = f"SELECT max({PARTITION_COLUMN}) FROM {_path(dataset, table)}"
+        newest: date | None = (self._connection.execute(statement).fetchone() or (None,))[0]
+        return newest
+
     def drop_table(self, dataset: str, table: str) -> None:
         self._connection.execute(f"DROP TABLE {_path(dataset, table)}")
 
@@ -416,6 +478,10 @@ class DuckLakeTransaction:
                 f"UPDATE {_path(dataset, table)} SET {sql(blanked)} = NULL"
                 f" WHERE {sql(blanked)} IS NOT NULL AND {sql(column)} < DATE '{day}'"
             )
+
+
+def _parquet(file: Path) -> str:
+    return f"read_parquet({literal(str(file))}, hive_partitioning => false)"
 
 
 def install_extensions(folder: Path) -> None:

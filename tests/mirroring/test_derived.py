@@ -1,0 +1,156 @@
+"""Derived tables: what they may read, and how a day of one is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mirror_assets.mirroring import derived
+from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.errors import DriftRefused, InputMissing
+from mirror_assets.mirroring.inputs import inputs
+from mirror_assets.mirroring.warehouses import Warehouse
+from tests.conftest import KindBench
+
+_NESTED = "{'code': 'a', 'parts': [1, 2]}"
+
+
+@pytest.fixture
+def lake(pg_bench: KindBench) -> Warehouse:
+    """A warehouse into which something was mirrored."""
+    pg_bench.run("CREATE TABLE source (id int)")
+    pg_bench.mirror_day(pg_bench.catalog(["source"]))
+    return pg_bench.warehouse
+
+
+def _make(warehouse: Warehouse, day: date, *statements: str) -> None:
+    with derived.staged(warehouse, "made", "things", day) as things:
+        derived.stage_query(warehouse, things, statements)
+        warehouse.commit(lambda tx: things.publish(tx, "things_latest"))
+        things.settled = True
+
+
+def _held(warehouse: Warehouse) -> list[tuple[Any, ...]]:
+    statement = "SELECT n, _PARTITIONDATE FROM made.things ORDER BY ALL"
+    return warehouse.query(statement).rows
+
+
+def _latest(warehouse: Warehouse) -> list[int]:
+    return [n for (n,) in warehouse.query("SELECT n FROM made.things_latest ORDER BY 1").rows]
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def test_a_day_is_replaced_and_the_view_shows_the_newest(lake: Warehouse) -> None:
+    today = _today()
+    yesterday = today - timedelta(days=1)
+    _make(lake, today, f"SELECT 1 AS n, {_NESTED} AS x", f"SELECT 2 AS n, {_NESTED} AS x")
+    _make(lake, today, f"SELECT 3 AS n, {_NESTED} AS x")
+    assert _held(lake) == [(3, today)]
+
+    _make(lake, yesterday, f"SELECT 4 AS n, {_NESTED} AS x")
+    assert _held(lake) == [(3, today), (4, yesterday)]
+    assert _latest(lake) == [3]
+    assert lake.query("SELECT x.parts[2] FROM made.things_latest").rows == [(2,)]
+
+
+def test_a_day_without_rows_is_an_empty_one(lake: Warehouse) -> None:
+    today = _today()
+    _make(lake, today, f"SELECT 1 AS n, {_NESTED} AS x")
+    _make(lake, today, f"SELECT 1 AS n, {_NESTED} AS x WHERE false")
+    assert (_held(lake), _latest(lake)) == ([], [])
+
+
+def test_new_columns_are_added_and_other_types_refused(lake: Warehouse) -> None:
+    today = _today()
+    _make(lake, today - timedelta(days=1), "SELECT 1 AS n")
+    _make(lake, today, "SELECT 2 AS n, 'b' AS more")
+    assert lake.query("SELECT n, more FROM made.things ORDER BY n").rows == [(1, None), (2, "b")]
+    with pytest.raises(DriftRefused, match=r"column n of made\.things is INTEGER"):
+        _make(lake, today, "SELECT 'x' AS n")
+    assert _latest(lake) == [2]
+
+
+def test_what_was_not_published_leaves_no_file(lake: Warehouse) -> None:
+    today = _today()
+    _make(lake, today, "SELECT 1 AS n")
+    with (
+        pytest.raises(ZeroDivisionError),
+        derived.staged(lake, "made", "things", today) as things,
+    ):
+        derived.stage_query(lake, things, ["SELECT 2 AS n"])
+        raise ZeroDivisionError
+    assert not things.folder.exists()
+    assert _held(lake) == [(1, today)]
+
+
+# -- inputs
+
+
+def _mirror(bench: KindBench, tables: Sequence[str], ago: int = 0) -> DatabaseSpec:
+    spec = bench.catalog(list(tables))
+    day = _today() - timedelta(days=ago)
+    clock = datetime.now(UTC) - timedelta(days=ago)
+    reports = bench.mirror_day(spec, day=day, clock=lambda: clock)
+    assert all(report.published for report in reports.values())
+    return spec
+
+
+def test_inputs_are_the_rows_of_that_day(pg_bench: KindBench) -> None:
+    pg_bench.run("CREATE TABLE t (id int PRIMARY KEY, note text)", "INSERT INTO t VALUES (1, 'x')")
+    spec = _mirror(pg_bench, ["t"])
+    lake = pg_bench.warehouse
+    read = inputs(lake, [spec], _today(), {"clinic": ["t"]})
+    assert lake.query(f"SELECT * FROM {read.relation('clinic', 't')}").rows == [(1, "x")]
+    assert read.days == {("clinic", "t"): _today()}
+    assert abs(read.recorded_at - datetime.now(UTC)) < timedelta(minutes=5)
+
+    pg_bench.run("UPDATE t SET note = 'y'")
+    _mirror(pg_bench, ["t"])
+    again = inputs(lake, [spec], _today(), {"clinic": ["t"]})
+    assert again.recorded_at > read.recorded_at
+
+
+def test_every_missing_input_is_named_at_once(pg_bench: KindBench) -> None:
+    pg_bench.run("CREATE TABLE t (id int PRIMARY KEY)")
+    lake, wanted = pg_bench.warehouse, {"clinic": ["t", "u"], "elsewhere": ["v"]}
+    unmirrored = pg_bench.catalog(["t"])
+    with pytest.raises(InputMissing, match="clinic/t, clinic/u, elsewhere/v"):
+        inputs(lake, [unmirrored], _today(), wanted)
+
+    spec = _mirror(pg_bench, ["t"])
+    with pytest.raises(InputMissing, match="of clinic/u, elsewhere/v"):
+        inputs(lake, [spec], _today(), wanted)
+
+
+def test_only_databases_read_as_of_a_day_may_be_older(pg_bench: KindBench) -> None:
+    pg_bench.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (7)")
+    spec = _mirror(pg_bench, ["t"])
+    lake, tomorrow = pg_bench.warehouse, _today() + timedelta(days=1)
+    with pytest.raises(InputMissing):
+        inputs(lake, [spec], tomorrow, {"clinic": ["t"]})
+    read = inputs(lake, [spec], tomorrow, {"clinic": ["t"]}, as_of=frozenset({"clinic"}))
+    assert read.days == {("clinic", "t"): _today()}
+    assert lake.query(f"SELECT * FROM {read.relation('clinic', 't')}").rows == [(7,)]
+    with pytest.raises(InputMissing):
+        inputs(
+            lake,
+            [spec],
+            _today() - timedelta(days=1),
+            {"clinic": ["t"]},
+            as_of=frozenset({"clinic"}),
+        )
+
+
+def test_an_attempt_that_failed_is_no_input(pg_bench: KindBench) -> None:
+    pg_bench.run("CREATE TABLE t (id int PRIMARY KEY)")
+    spec = pg_bench.catalog(["t", "gone"])
+    reports = pg_bench.mirror_day(spec)
+    assert not reports["gone"].published
+    with pytest.raises(InputMissing, match="of clinic/gone"):
+        inputs(pg_bench.warehouse, [spec], _today(), {"clinic": ["t", "gone"]})
