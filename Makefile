@@ -11,12 +11,16 @@ PORT ?= 3000
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/.installed ## Install Debian packages that are missing, and .venv from the lock file
+setup: .venv/.installed dbt_project/target/manifest.json ## Install what is missing, parse the dbt models
 
 .venv/.installed: requirements.lock requirements-fast.lock pyproject.toml .ci/packages .ci/venv
 	@.ci/packages
 	@.ci/venv
 	@touch $@
+
+dbt_project/target/manifest.json: .venv/.installed $(shell find dbt_project -name '*.sql' -o -name '*.yml' | grep -v /target/)
+	@echo "dbt parses its project"
+	@cd dbt_project && dbt --quiet parse --profiles-dir . --vars '{mirror_date: 2026-01-01}'
 
 demo: setup ## Mirror a sample database of today, and print a summary
 	@mirror demo

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import dagster as dg
+
+from mirror_assets.commons import assets as commons
+from mirror_assets.elation import assets as elation
+from mirror_assets.orchestration import dbt_models
+from mirror_assets.orchestration.automation import automation_sensor
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.settings import Settings
 
-defs = build_definitions(Settings.from_env())
+_settings = Settings.from_env()
+_databases = _settings.databases()
+
+defs = dg.Definitions.merge(
+    build_definitions(_settings),
+    elation.definitions(_settings, _databases),
+    commons.definitions(_settings, _databases),
+    dbt_models.definitions(),
+    dg.Definitions(sensors=[automation_sensor()]),
+)

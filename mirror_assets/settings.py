@@ -45,6 +45,17 @@ VARIABLES: dict[str, tuple[str, str]] = {
         "",
         "overrides every catalog's `settle_minutes` (the demo's is short)",
     ),
+    "MIRROR_DOCUMENTS": (f"{HOME}/documents", "folder or URL of the members' JSON documents"),
+    "MIRROR_MEASURES_URL": ("", "base URL of the quality-measure service"),
+    "MIRROR_MEASURES_URL_FILE": (f"{HOME}/secrets/measures.url", "file holding that URL"),
+    "MIRROR_MEASURES_KEY_FILE": (
+        f"{HOME}/secrets/measures.key",
+        "file holding the service's API key, mode 0400",
+    ),
+    "MIRROR_LEDGER_URL_FILE": (
+        "",
+        "file holding a PostgreSQL URL for the delivery ledger, mode 0400; else the warehouse",
+    ),
     "<NAME>_DATABASE_URL": ("", "SQLAlchemy URL of database `<name>`"),
     "<NAME>_DATABASE_PASSWORD": ("", "its password, where the URL holds none"),
     "<NAME>_DATABASE_PASSWORD_FILE": ("", "file holding that password, mode 0400"),
@@ -62,6 +73,7 @@ class Settings:
     warehouse_url: str
     lake: Path
     landing_url: str
+    documents_url: str
     scratch: Path
     extensions: Path
     catalog_folders: tuple[Path, ...]
@@ -97,11 +109,11 @@ class Settings:
         for folder in extra:
             if not folder.is_dir() and env.get("MIRROR_CATALOG_PATH"):
                 raise SettingsError(f"{folder} is not a folder", where="MIRROR_CATALOG_PATH")
-        landing = value("MIRROR_LANDING")
         return cls(
             warehouse_url=_absolute_catalog(value("MIRROR_WAREHOUSE")),
             lake=Path(value("MIRROR_LAKE")).absolute(),
-            landing_url=landing if "://" in landing else str(Path(landing).absolute()),
+            landing_url=_absolute_url(value("MIRROR_LANDING")),
+            documents_url=_absolute_url(value("MIRROR_DOCUMENTS")),
             scratch=Path(value("MIRROR_SCRATCH")).absolute(),
             extensions=Path(value("MIRROR_EXTENSIONS")).absolute(),
             catalog_folders=(*_domain_folders(), *extra),
@@ -144,6 +156,26 @@ class Settings:
                 remedy=f"set {variable}_FILE to a file of mode 0400 that holds its URL",
             )
         return self.with_password(name, url)
+
+    def secret(self, variable: str) -> str | None:
+        """The contents of the file that a variable names; None where it is not set."""
+        return self._secret(variable, None)
+
+    def measures_url(self) -> str | None:
+        """The quality-measure service; None where neither a variable nor a file names it."""
+        file = "MIRROR_MEASURES_URL_FILE"
+        return self.variables.get("MIRROR_MEASURES_URL") or self._secret(
+            file, Path(VARIABLES[file][0])
+        )
+
+    def measures_key(self) -> str | None:
+        """The quality-measure service's API key; None where no file holds one. Never print it."""
+        variable = "MIRROR_MEASURES_KEY_FILE"
+        return self._secret(variable, Path(VARIABLES[variable][0]))
+
+    def ledger_url(self) -> str | None:
+        """The delivery ledger's PostgreSQL; None where the warehouse keeps it. Never print it."""
+        return self.secret("MIRROR_LEDGER_URL_FILE")
 
     def with_password(self, name: str, url: str) -> str:
         """A URL, completed by ``<NAME>_DATABASE_PASSWORD`` or its file where it holds none."""
@@ -222,6 +254,11 @@ def _minutes(text: str) -> float | None:
 def _domain_folders() -> tuple[Path, ...]:
     """Packages of this project that declare a database."""
     return tuple(sorted(path.parent for path in _PACKAGE.glob("*/catalog.yaml")))
+
+
+def _absolute_url(text: str) -> str:
+    """A URL as it is, a folder as an absolute path."""
+    return text if "://" in text else str(Path(text).absolute())
 
 
 def _absolute_catalog(url: str) -> str:

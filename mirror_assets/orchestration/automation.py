@@ -10,7 +10,26 @@ from typing import Any
 
 import dagster as dg
 
+NAME = "downstream"
 
-def when_inputs_land() -> dg.AutomationCondition[Any]:
-    """Run the newest day once every input of that day is there, and again when one is replaced."""
-    return dg.AutomationCondition.eager().with_label("inputs of the newest day have landed")
+
+def when_inputs_land(as_of: frozenset[str] = frozenset()) -> dg.AutomationCondition[Any]:
+    """Run the newest day once every input of that day is there, and again when one is replaced.
+
+    Databases in ``as_of`` are read as they stand: they are mirrored at another hour, so nothing
+    waits for them, and their next day starts nothing.
+    """
+    eager = dg.AutomationCondition.eager()
+    if as_of:
+        eager = eager.ignore(dg.AssetSelection.groups(*sorted(as_of)))
+    return eager.with_label("inputs of the newest day have landed")
+
+
+def automation_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Starts downstream assets; running by default, as nothing else would start them."""
+    return dg.AutomationConditionSensorDefinition(
+        NAME,
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+    )

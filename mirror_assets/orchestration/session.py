@@ -14,6 +14,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.inputs import Inputs, Tables, inputs
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.proof.verify import Against, Verifier, verifier
 from mirror_assets.mirroring.sources import open_source
@@ -50,6 +51,20 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 run.__exit__()
             self._warehouse.close()
             remove_scratch(self._scratch)
+
+    @property
+    def scratch(self) -> Path:
+        """The run's private folder; gone when the run is over."""
+        return self._scratch
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def inputs(self, day: date, tables: Tables, as_of: frozenset[str] = frozenset()) -> Inputs:
+        """The published tables that a derived one reads. Raises InputMissing, naming others."""
+        specs = self._settings.databases()
+        return inputs(self._warehouse, specs, day, tables, as_of=as_of)
 
     @property
     def warehouse(self) -> Warehouse:

@@ -560,21 +560,15 @@ def _block(text: str, kind: str = "unstyled", depth: int = 0, **ranges: list[Jso
     }
 
 
-def _units(text: str) -> int:
-    """The length as JavaScript counts it, in which an emoji has two units."""
-    return len(text.encode("utf-16-le")) // 2
-
-
 def _styles(text: str, words: Sequence[tuple[str, str]]) -> list[Json]:
     return [
-        {"offset": _units(text[: text.index(word)]), "length": _units(word), "style": style}
-        for word, style in words
+        {"offset": text.index(word), "length": len(word), "style": style} for word, style in words
     ]
 
 
 def _ranges(text: str, words: Sequence[str]) -> list[Json]:
     return [
-        {"offset": _units(text[: text.index(word)]), "length": _units(word), "key": key}
+        {"offset": text.index(word), "length": len(word), "key": key}
         for key, word in enumerate(words)
     ]
 

@@ -1,4 +1,7 @@
-"""``mirror demo``: sample databases, a full mirror of today, a summary; all below .mirror."""
+"""``mirror demo``: sample databases, a full mirror of today and all that hangs off it, a summary.
+
+Everything is below .mirror.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,8 +26,14 @@ from mirror_assets.mirroring import status
 from mirror_assets.mirroring.landing import private_file, private_folder
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.sample import commons, elation, member_index, quality_measure
-from mirror_assets.sample.servers import MariaDB, PostgreSQL
+from mirror_assets.sample.servers import ADMIN, MariaDB, PostgreSQL
+from mirror_assets.sample.services import MeasureService
 from mirror_assets.settings import HOME, Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from mirror_assets.orchestration.ticks import Ticks
 
 _SERVERS = HOME / "servers"
 _CATALOGS = HOME / "catalogs"
@@ -31,6 +41,13 @@ _DAGSTER_HOME = HOME / "dagster"
 _LOG = HOME / "demo.log"
 _SEED = 2021
 _DONE = re.compile(r"ASSET_CHECK_EVALUATION - Asset check 'row_count_coverage' on '([^']+)' (\w+)")
+_MADE = re.compile(r"ASSET_MATERIALIZATION - Materialized value ([^.]+)\.")
+#: The demo's stand-in for Commons' own job, and no summaries of another EHR to wait for.
+_CACHE_JOB = {
+    "MIRROR_CACHE_JOB_COMMAND": f"{sys.executable} -m mirror_assets.sample.cache_job"
+    f" --documents {HOME}/documents --url-file {HOME}/secrets/cache_job.url",
+    "MIRROR_CACHE_JOB_WAIT_MINUTES": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -58,17 +75,23 @@ def demo(context: click.Context, scale: float) -> None:
     if context.invoked_subcommand is not None:
         return
     began = time.monotonic()
-    click.echo("1/4  starting private servers (MariaDB, PostgreSQL)")
+    click.echo("1/5  starting private servers (MariaDB, PostgreSQL, a measure service)")
     _start()
-    click.echo("2/4  sample databases")
+    click.echo("2/5  sample databases")
     _build(scale)
     days = _days(Settings.from_env())
+    os.environ.update(_environment())
+    ticks = _ticks()
+    _LOG.unlink(missing_ok=True)
     code = 0
     for day, names in groupby(sorted(days, key=lambda name: days[name]), key=lambda n: days[n]):
         chosen = list(names)
-        click.echo(f"3/4  mirroring {', '.join(chosen)} for {day} (log: {_LOG})")
-        code = max(code, _materialize(day, chosen))
-    click.echo("4/4  summary")
+        click.echo(f"3/5  mirroring {', '.join(chosen)} for {day} (log: {_LOG})")
+        groups = " or ".join(f"group:{name}" for name in chosen)
+        code = max(code, _materialize(str(day), groups, _DONE))
+    click.echo("4/5  downstream, as automation launches it")
+    code = max(code, not ticks.run(_launch))
+    click.echo("5/5  summary")
     _summary(days, time.monotonic() - began)
     sys.exit(code)
 
@@ -102,12 +125,15 @@ def change(scale: float) -> None:
 def start() -> None:
     """Start the sample servers again, as they were left."""
     mariadb, postgresql = _start()
+    if _exists(postgresql, "quality_measure"):
+        _start_service(postgresql)
     click.echo(f"MariaDB on 127.0.0.1:{mariadb.port}, PostgreSQL on 127.0.0.1:{postgresql.port}")
 
 
 @demo.command()
 def stop() -> None:
     """Stop the sample servers and delete their files."""
+    MeasureService(_SERVERS / "measures").remove()
     for kind, folder in ((MariaDB, "mariadb"), (PostgreSQL, "postgresql")):
         if (_SERVERS / folder).exists():
             kind(_SERVERS / folder).remove()
@@ -138,14 +164,26 @@ def _build(scale: float) -> None:
         elation.refresh(mariadb, scale=scale, seed=_SEED, mutation=built.toordinal() % 1000)
     else:
         click.echo("     elation: of today already")
-    _write_url("elation", mariadb.url("elation"))
+    _write_secret("elation.url", mariadb.url("elation"))
     for living in LIVING:
         if _exists(postgresql, living.name):
             click.echo(f"     {living.name}: there already")
         else:
             click.echo(f"     {living.name}: building")
             living.create(postgresql, scale=scale, seed=_SEED)
-        _write_url(living.name, postgresql.url(living.name))
+        _write_secret(f"{living.name}.url", postgresql.url(living.name))
+    _write_secret("cache_job.url", postgresql.url("commons", ADMIN))
+    _start_service(postgresql)
+
+
+def _start_service(server: PostgreSQL) -> None:
+    """The service that measures are posted to, with its address and key where settings look."""
+    try:
+        service = MeasureService(_SERVERS / "measures").start(server.url("quality_measure", ADMIN))
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+    _write_secret("measures.url", service.url)
+    _write_secret("measures.key", service.key)
 
 
 def _built_on(server: MariaDB) -> date | None:
@@ -165,11 +203,11 @@ def _exists(server: PostgreSQL, database: str) -> bool:
         return cursor.fetchone() is not None
 
 
-def _write_url(name: str, url: str) -> None:
-    path = private_folder(HOME.absolute() / "secrets") / f"{name}.url"
+def _write_secret(name: str, text: str) -> None:
+    path = private_folder(HOME.absolute() / "secrets") / name
     path.unlink(missing_ok=True)
     with private_file(path) as file:
-        file.write(url.encode())
+        file.write(text.encode())
     path.chmod(0o400)
 
 
@@ -187,33 +225,79 @@ def _days(settings: Settings) -> dict[str, date]:
 def _environment() -> Mapping[str, str]:
     home = private_folder(_DAGSTER_HOME.absolute())
     shutil.copyfile("dagster.yaml", home / "dagster.yaml")
-    return {**os.environ, "DAGSTER_HOME": str(home)}
+    return {**_CACHE_JOB, **os.environ, "DAGSTER_HOME": str(home)}
 
 
-def _materialize(day: date, names: list[str]) -> int:
-    """Run the README's own command, and show each table as it is done."""
-    command = [sys.executable, "-m", "dagster", "asset", "materialize"]
-    command += ["--select", " or ".join(f"group:{name}" for name in names)]
-    command += ["--partition", day.isoformat(), "-m", "mirror_assets.definitions"]
+def _ticks() -> Ticks:
+    """Automation that has looked at the graph before anything lands."""
+    import dagster as dg  # here: most commands do without it
+
+    from mirror_assets.definitions import defs
+    from mirror_assets.orchestration.ticks import Ticks
+
+    return Ticks(defs, dg.DagsterInstance.get())
+
+
+def _launch(keys: frozenset[dg.AssetKey], partition: str) -> bool:
+    names = sorted(key.to_user_string() for key in keys)
+    select = " or ".join(f'key:"{name}"' for name in names)
+    return _materialize(partition, select, _MADE) == 0
+
+
+def _materialize(day: str, select: str, done: re.Pattern[str]) -> int:
+    """Run the README's own command, and show each asset as it is done."""
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", select]
+    command += ["--partition", day, "-m", "mirror_assets.definitions"]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=_environment(),
     ) as process:
-        for number, (table, verdict) in enumerate(_progress(process), start=1):
-            click.echo(f"\r     {number:3} tables, {table} {verdict:<30}", nl=not _is_terminal())
+        for number, said in enumerate(_progress(process, done), start=1):
+            click.echo(f"\r     {number:3} done, {said:<60}", nl=not _is_terminal())
     click.echo("")
     return process.returncode
 
 
-def _progress(process: subprocess.Popen[str]) -> Iterator[tuple[str, str]]:
-    with _LOG.open("w", encoding="utf-8") as log:
+def _progress(process: subprocess.Popen[str], done: re.Pattern[str]) -> Iterator[str]:
+    with _LOG.open("a", encoding="utf-8") as log:
         for line in process.stdout or ():
             log.write(line)
-            if match := _DONE.search(line):
-                yield match[1], match[2].rstrip(".")
+            if match := done.search(line):
+                yield " ".join(match.groups()).rstrip(".")
+
+
+def _summarize_downstream() -> None:
+    """What the newest materialization of every downstream asset says of itself."""
+    import dagster as dg
+
+    from mirror_assets.definitions import defs
+
+    instance = dg.DagsterInstance.get()
+    texts = 0
+    for key in sorted(defs.resolve_asset_graph().get_all_asset_keys()):
+        event = instance.get_latest_materialization_event(key)
+        made = event.asset_materialization if event else None
+        if made is None:
+            continue
+        found = {name: value.value for name, value in made.metadata.items()}
+        name = key.path[-1]
+        if name.endswith("_transformed"):
+            texts += int(str(found["dagster/partition_row_count"]))
+        elif line := _SENTENCES.get(name):
+            click.echo("     " + line.format(**found))
+    click.echo(f"     notes with readable text: {texts:,}")
+
+
+_SENTENCES = {
+    "patient_encounters": "encounters: {encounters:,} of {members:,} members,"
+    " {notes_without_member:,} notes without a known member;"
+    " documents: {documents_written:,} written, {documents_unchanged:,} unchanged",
+    "quality_measures": "measures: {members:,} members with {measures:,} measures, {posted:,}"
+    " posted, {unchanged:,} unchanged, {refused:,} refused",
+    "ccd_encounter_cache": "encounter cache: {rows_expected:,} rows expected",
+}
 
 
 def _is_terminal() -> bool:
@@ -254,6 +338,7 @@ def _summary(days: Mapping[str, date], seconds: float) -> None:
         for table, column, kind, count, _error in status.error_summary(warehouse, spec, day).rows:
             click.echo(f"       {table}.{column}: {count} x {kind}")
     warehouse.close()
+    _summarize_downstream()
     click.echo(f"     {seconds:.1f} seconds in all")
     today = days["elation"]
     click.echo("Look next:")

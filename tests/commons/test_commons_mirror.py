@@ -73,11 +73,11 @@ def test_e_44_31_tables_make_groups_of_15_15_and_1(bench: Bench) -> None:
 
 
 def test_e_45_a_second_run_replaces_data_and_errors_of_the_shard(
-    living: tuple[KindBench, DatabaseSpec],
+    living: tuple[KindBench, DatabaseSpec], postgres: PostgreSQL
 ) -> None:
     bench, spec = living
     morning = mirror(bench, spec, run_id="morning")
-    commons.change(bench.server, database="commons", scale=SCALE, mutation=1)
+    commons.change(postgres, database="commons", scale=SCALE, mutation=1)
     evening = mirror(bench, spec, run_id="evening")
     day = datetime.now(UTC).date()
     changed = [n for n in evening if evening[n].source_rows != morning[n].source_rows]
@@ -150,7 +150,7 @@ sys.exit("; ".join(bad) or 0)
 
 
 def test_two_databases_at_once_in_one_lake_beside_an_open_analyst(
-    vendor: Bench, living: tuple[KindBench, DatabaseSpec]
+    vendor: Bench, living: tuple[KindBench, DatabaseSpec], postgres: PostgreSQL
 ) -> None:
     bench, spec = living
     mirror(bench, spec)
@@ -158,7 +158,7 @@ def test_two_databases_at_once_in_one_lake_beside_an_open_analyst(
     analyst.execute("BEGIN")
     count = 'SELECT count(*) FROM commons_mirror."patient"'
     before = analyst.execute(count).fetchone()
-    commons.change(bench.server, database="commons", scale=SCALE, mutation=1)
+    commons.change(postgres, database="commons", scale=SCALE, mutation=1)
     env = os.environ | bench.variables | {"ELATION_DATABASE_URL": vendor.url}
     env |= {"COMMONS_DATABASE_URL": bench.url}
     children = [

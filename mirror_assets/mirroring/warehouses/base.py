@@ -111,6 +111,9 @@ class Warehouse(Protocol):
     def query(self, statement: str, *, limit: int | None = None) -> Rows:
         """A read-only query in the warehouse's SQL; never changes anything."""
 
+    def exclusive(self) -> AbstractContextManager[None]:
+        """While it is held, no other of our processes writes; for writers that do not ask."""
+
     def relation(self, dataset: str, table: str, day: date) -> str:
         """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""
 

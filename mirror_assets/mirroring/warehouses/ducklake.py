@@ -48,6 +48,8 @@ _SQLITE = "ducklake:sqlite:"
 _INLINED_ROWS = 500
 _INLINING = "SET ducklake_default_data_inlining_row_limit"
 _ATTEMPTS = 20
+#: Rows of a streamed answer that are held at a time.
+_BATCH_ROWS = 4096
 _EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s", re.IGNORECASE)
 #: Table functions a query may call; others write or read outside, even over a read-only lake.
 _READING = re.compile(
@@ -181,6 +183,12 @@ class DuckLakeWarehouse:
                 self._drop_reader()
                 raise
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """While it is held, no other of our processes writes; for writers that do not ask."""
+        with self._mutex, _own_faults(self._drop_writer), self._turn():
+            yield
+
     def relation(self, dataset: str, table: str, day: date) -> str:
         """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""
         return (
@@ -200,7 +208,7 @@ class DuckLakeWarehouse:
     def batches(self, statement: str) -> Iterator[Any]:
         """The answer of one of our own queries, streamed: an Arrow RecordBatchReader."""
         with self._own_reader() as connection:
-            yield connection.execute(statement).to_arrow_reader()
+            yield connection.execute(statement).to_arrow_reader(_BATCH_ROWS)
 
     @contextmanager
     def _own_reader(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'care_team', [
+  'id', 'patientId', 'userId', 'isPrimaryContact', 'createdAt', 'deletedAt',
+]) }}

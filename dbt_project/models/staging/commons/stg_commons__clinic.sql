@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'clinic', [
+  'id', 'name', 'marketId', 'deletedAt',
+]) }}

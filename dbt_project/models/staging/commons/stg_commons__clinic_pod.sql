@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'clinic_pod', [
+  'id', 'name', 'clinicId', 'deletedAt',
+]) }}

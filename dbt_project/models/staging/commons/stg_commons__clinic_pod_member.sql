@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'clinic_pod_member', [
+  'userId', 'clinicPodId', 'createdAt', 'deletedAt',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'event', [
+  'body', 'type', 'createdAt',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'market', [
+  'id', 'name', 'deletedAt',
+]) }}

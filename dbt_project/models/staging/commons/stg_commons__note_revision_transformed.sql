@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'note_revision_transformed', [
+  'id', 'timelineEventId', 'text', 'createdAt', 'updatedAt', 'deletedAt',
+]) }}

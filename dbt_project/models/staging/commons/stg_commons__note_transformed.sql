@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'note_transformed', [
+  'id', 'eventGroupId', 'templateSlug', 'text', 'createdAt', 'updatedAt', 'deletedAt',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'patient_disenrollment', [
+  'id', 'patientId', 'reason', 'currentState', 'createdAt', 'deletedAt',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('commons', 'patient_state', [
+  'id', 'patientId', 'currentState', 'updatedById', 'createdAt', 'deletedAt',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('elation', 'document_tag', [
+  'id', 'value', 'description', 'code_type', 'code',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('medical', 'patient_encounters', [
+  'messageId', 'insertedAt', 'isStreaming', 'patient', 'encounter',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('member_index', 'cohort', [
+  'id', 'name', 'partnerId', 'goLiveDate', 'revenueGoLiveDate', 'deletedAt',
+]) }}

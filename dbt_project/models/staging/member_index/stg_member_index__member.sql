@@ -1,0 +1,3 @@
+{{ mirror_table('member_index', 'member', [
+  'id', 'cbhId', 'partnerId', 'cohortId', 'categoryId', 'mrnId', 'createdAt', 'deletedAt',
+]) }}

@@ -1,0 +1,3 @@
+{{ mirror_table('member_index', 'mrn', [
+  'id', 'mrn', 'name', 'deletedAt',
+]) }}

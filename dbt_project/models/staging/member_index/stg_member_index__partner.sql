@@ -1,0 +1,3 @@
+{{ mirror_table('member_index', 'partner', [
+  'id', 'name', 'deletedAt',
+]) }}

@@ -1,0 +1,1 @@
+"""Delivery: hands records to other systems over HTTP, effectively once."""

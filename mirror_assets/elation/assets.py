@@ -1,0 +1,262 @@
+"""What hangs off the Elation mirror: encounters, the firewall before the posts, measure posts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from mirror_assets.delivery.ledger import LedgerStore, PostgresLedger
+from mirror_assets.elation import encounters, firewall, quality_measures
+from mirror_assets.mirroring import derived
+from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.inputs import Inputs
+from mirror_assets.mirroring.warehouses.base import Warehouse
+from mirror_assets.orchestration.downstream import daily, failure, input_keys, step
+from mirror_assets.orchestration.session import MirrorResource
+from mirror_assets.settings import Settings
+
+GROUP = "elation_downstream"
+ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
+FIREWALL = dg.AssetKey(["elation", "app_engine_firewall"])
+MEASURES = dg.AssetKey(["elation", "quality_measures"])
+
+DATASET, TABLE, VIEW = "medical", "patient_encounters", "patient_encounters_latest"
+#: Mirrored at other hours than Elation: who a member or a user is, as it is known by then.
+AS_OF = frozenset({"member_index", "commons"})
+
+
+#: What encounters are made of, by database.
+READ = {
+    "elation": (
+        "visit_note",
+        "visit_note_bullet",
+        "non_visit_note",
+        "non_visit_note_bullet",
+        "non_visit_note_document_tag",
+        "document_tag",
+        "bill",
+        "bill_item",
+        "bill_item_dx",
+        "icd10",
+        "icd9",
+        "service_location",
+        "practice",
+        "user",
+    ),
+    "member_index": ("member", "mrn"),
+}
+
+
+class EncounterConfig(dg.Config):
+    """Options of one run."""
+
+    accept_loss: bool = False  #: let more than half of all documents become empty
+
+
+class MeasureConfig(dg.Config):
+    """Options of one run."""
+
+    dry_run: bool = False  #: count only: send nothing, remember nothing
+    resend_all: bool = False  #: send unchanged members too
+
+
+class FirewallConfig(dg.Config):
+    """Options of one run."""
+
+    dry_run: bool = False  #: say the plan only
+
+
+def definitions(settings: Settings, databases: Sequence[DatabaseSpec]) -> dg.Definitions:
+    """The assets downstream of Elation; the firewall where one is configured."""
+    walls = firewall.settings_of(settings.variables)
+    upstream = [FIREWALL] if walls else []
+    assets = [_encounters(databases), _measures(databases, upstream)]
+    return dg.Definitions(assets=[*assets, *([_firewall(walls, databases)] if walls else [])])
+
+
+def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:
+    @daily(
+        key=ENCOUNTERS,
+        deps=input_keys(databases, READ),
+        as_of=AS_OF,
+        group=GROUP,
+        kinds={"duckdb", "json"},
+        description="Elation's notes of known members as encounters: one row per note in"
+        f" `{DATASET}.{TABLE}`, one JSON document per member in object storage, written only when"
+        " it changed. Run again: nothing is written twice.",
+        metadata={"dagster/table_name": f"{DATASET}.{TABLE}", "latest_view": f"{DATASET}.{VIEW}"},
+    )
+    def patient_encounters(
+        context: dg.AssetExecutionContext, config: EncounterConfig, mirror: MirrorResource
+    ) -> dg.MaterializeResult[Any]:
+        with step(context) as day:
+            read = mirror.inputs(day, READ, AS_OF)
+            counts = mirror.warehouse.query(encounters.counts(read.relation)).dicts()[0]
+            publish_encounters(mirror.warehouse, read, day)
+            written = write_documents(mirror, read, day, accept_loss=config.accept_loss)
+            context.log.info(
+                f"{counts['encounters']} encounters of {counts['members']} members;"
+                f" {counts['notes_without_member']} notes without a known member"
+            )
+            return dg.MaterializeResult(
+                metadata={
+                    "dagster/partition_row_count": counts["encounters"],
+                    **counts,
+                    "documents_written": written.written + written.emptied,
+                    "documents_unchanged": written.unchanged,
+                    "documents_emptied": written.emptied,
+                    "superseded_by": str(written.superseded_by or ""),
+                    "members_as_of": str(read.days["member_index", "member"]),
+                    "source_instant": dg.MetadataValue.timestamp(read.recorded_at),
+                }
+            )
+
+    return patient_encounters
+
+
+def publish_encounters(warehouse: Warehouse, read: Inputs, day: date) -> None:
+    """Replace the day's rows in the warehouse. A run for an old day leaves the view where it is."""
+    stamp = encounters.message_id(read.recorded_at)
+    cuts = warehouse.query(encounters.bounds(read.relation)).rows
+    statements = [
+        encounters.statement(
+            read.relation, inserted_at=read.recorded_at, message_id=stamp, part=part
+        )
+        for part in encounters.parts(cut for (cut,) in cuts)
+    ]
+    with derived.staged(warehouse, DATASET, TABLE, day) as made:
+        derived.stage_query(warehouse, made, statements)
+        warehouse.commit(lambda tx: made.publish(tx, VIEW))
+        made.settled = True
+
+
+def write_documents(
+    mirror: MirrorResource, read: Inputs, day: date, *, accept_loss: bool
+) -> encounters.Written:
+    """Bring the members' documents to what the day's rows say; an older day changes nothing."""
+    store = encounters.DocumentStore(mirror.settings.documents_url)
+    rows = mirror.warehouse.relation(DATASET, TABLE, day)
+    version = encounters.Version(day, read.recorded_at)
+    return store.write(version, _documents(mirror.warehouse, rows), accept_loss=accept_loss)
+
+
+def _documents(warehouse: Warehouse, rows: str) -> Iterator[encounters.Document]:
+    cuts = warehouse.query(encounters.documents_bounds(rows)).rows
+    for part in encounters.parts(cut for (cut,) in cuts):
+        with warehouse.batches(encounters.documents_statement(rows, part)) as batches:
+            yield from encounters.documents(batches)
+
+
+def _firewall(
+    walls: Sequence[firewall.FirewallSettings], databases: Sequence[DatabaseSpec]
+) -> dg.AssetsDefinition:
+    @daily(
+        key=FIREWALL,
+        deps=input_keys(databases, {"elation": ("visit_note",)}),
+        group=GROUP,
+        kinds={"googlecloud", "kubernetes"},
+        description="Lets the cluster's external addresses through the services' App Engine"
+        " firewall, so that the posts after it arrive.",
+    )
+    def app_engine_firewall(
+        context: dg.AssetExecutionContext, config: FirewallConfig
+    ) -> dg.MaterializeResult[Any]:
+        with step(context):
+            reports = [
+                firewall.update(wall, dry_run=config.dry_run, say=context.log.info)
+                for wall in walls
+            ]
+            lines = (line for report in reports for line in report.lines)
+            return dg.MaterializeResult(
+                metadata={
+                    "apps": len(walls),
+                    "added": sum(report.added for report in reports),
+                    "patched": sum(report.patched for report in reports),
+                    "removed": sum(report.removed for report in reports),
+                    "unchanged": sum(report.unchanged for report in reports),
+                    "dry_run": config.dry_run,
+                    "plan": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines)),
+                }
+            )
+
+    return app_engine_firewall
+
+
+def _measures(
+    databases: Sequence[DatabaseSpec], upstream: Sequence[dg.AssetKey]
+) -> dg.AssetsDefinition:
+    @daily(
+        key=MEASURES,
+        deps=[*input_keys(databases, quality_measures.TABLES), *upstream],
+        as_of=AS_OF,
+        group=GROUP,
+        kinds={"http"},
+        description="Tags, bills and lab results of signed documents as statuses of quality"
+        " measures, one post per member. The delivery ledger knows who changed: a second run posts"
+        " nothing, a killed one goes on where it was, an old day is not posted.",
+        metadata={"ledger": f"{quality_measures.LEDGER_DATASET}.*"},
+        pool="quality_measure_service",
+    )
+    def elation_quality_measures(
+        context: dg.AssetExecutionContext, config: MeasureConfig, mirror: MirrorResource
+    ) -> Any:
+        with step(context) as day:
+            read = mirror.inputs(day, quality_measures.TABLES, AS_OF)
+            feed = measure_feed(mirror.settings, config)
+            with _ledger(mirror) as ledger:
+                report = quality_measures.deliver(
+                    mirror.warehouse,
+                    read.relation,
+                    feed,
+                    ledger,
+                    partition=day,
+                    run_id=context.run_id,
+                )
+            context.log.info(report.sentence)
+            metadata: dict[str, Any] = {
+                "members": report.recipients,
+                "measures": report.elements,
+                "posted": report.posted,
+                "unchanged": report.unchanged,
+                "refused": report.refused,
+                "not_tried": report.pending,
+                "by_status": report.by_status,
+                "reasons": report.reasons,
+                "p50_ms": report.p50_ms or 0.0,
+                "p95_ms": report.p95_ms or 0.0,
+                "seconds": round(report.seconds, 3),
+                "dry_run": report.dry_run,
+                "superseded_by": str(report.newer or ""),
+            }
+            if error := quality_measures.fault(report):
+                context.log.error(f"{report.sentence}; figures: {metadata}")
+                raise failure(context, error)
+            return dg.MaterializeResult(metadata=metadata)
+
+    return elation_quality_measures
+
+
+@contextmanager
+def _ledger(mirror: MirrorResource) -> Iterator[LedgerStore]:
+    url = mirror.settings.ledger_url()
+    if url is None:
+        yield quality_measures.warehouse_ledger(mirror.warehouse)
+        return
+    with closing(PostgresLedger(url)) as ledger:
+        yield ledger
+
+
+def measure_feed(settings: Settings, config: MeasureConfig) -> quality_measures.Feed:
+    """Where and how measures are posted. Raises SettingsError while no service is configured."""
+    url, key = settings.measures_url(), settings.measures_key()
+    if url is None or key is None:
+        missing = "MIRROR_MEASURES_URL" if url is None else "MIRROR_MEASURES_KEY_FILE"
+        raise SettingsError(
+            "no quality-measure service is configured",
+            where=missing,
+            remedy="set MIRROR_MEASURES_URL, and MIRROR_MEASURES_KEY_FILE to a file of mode 0400",
+        )
+    return quality_measures.Feed(url, key, dry_run=config.dry_run, resend_all=config.resend_all)

@@ -1,0 +1,38 @@
+"""Patient encounters: Elation's notes, bills and tags of known members, one row per note.
+
+`statement` makes the rows of a day in the warehouse; `DocumentStore` keeps one JSON document per
+member of them in object storage, for readers who ask about one person.
+"""
+
+from mirror_assets.elation.encounters.document import (
+    Document,
+    documents,
+    documents_bounds,
+    documents_statement,
+)
+from mirror_assets.elation.encounters.query import Relation, bounds, counts, message_id, statement
+from mirror_assets.elation.encounters.ranges import ALL, Part, parts
+from mirror_assets.elation.encounters.shapes import COLUMNS
+from mirror_assets.elation.encounters.store import DocumentFault, DocumentStore, Version, Written
+from mirror_assets.elation.encounters.translation import bigquery
+
+__all__ = [
+    "ALL",
+    "COLUMNS",
+    "Document",
+    "DocumentFault",
+    "DocumentStore",
+    "Part",
+    "Relation",
+    "Version",
+    "Written",
+    "bigquery",
+    "bounds",
+    "counts",
+    "documents",
+    "documents_bounds",
+    "documents_statement",
+    "message_id",
+    "parts",
+    "statement",
+]
