@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mirror_assets import demo as sample_demo
 from mirror_assets.mirroring import catalog, retention
 from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
@@ -20,7 +21,6 @@ from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, v
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
-from mirror_assets.sample import demo as sample_demo
 from mirror_assets.settings import Settings, sweep_scratch
 
 _NAMED = 100  # rows that are named one by one

@@ -17,7 +17,7 @@ ENGINE = ("mirroring", "delivery")
 WITHOUT_DAGSTER = (*ENGINE, "sample")
 #: Modules at the root that tell everybody where things are, and import the engine only.
 SHARED = ("settings", "partitions", "keys")
-TOP = ("definitions", "cli")
+TOP = ("definitions", "cli", "demo")
 _PROOF = "mirror_assets.mirroring.proof"
 
 

@@ -121,6 +121,10 @@ def _record_coverage(
 ) -> None:
     """The run's one coverage row, rewritten when another chunk of it changes the figure."""
     run_id = context.run_id
+    mirrored = {table.name for table in context.spec.tables}
+    before, after = (
+        [row for row in rows if row["TABLE_NAME"] in mirrored] for rows in (before, after)
+    )
     has_row = any(row["run_id"] == run_id for row in before)
     was, is_now = (
         control.coverage_row(rows, context.partition, run_id=run_id, now=now)

@@ -21,7 +21,7 @@ def when_inputs_land(as_of: frozenset[str] = frozenset()) -> dg.AutomationCondit
     """
     eager = dg.AutomationCondition.eager()
     if as_of:
-        eager = eager.ignore(dg.AssetSelection.groups(*sorted(as_of)))
+        eager = eager.ignore(dg.AssetSelection.groups(*sorted(as_of), include_sources=True))
     return eager.with_label("inputs of the newest day have landed")
 
 

@@ -8,15 +8,18 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from mirror_assets.mirroring.errors import PermanentError
 from mirror_assets.orchestration.dbt_manifest import PROJECT, Manifest
+from mirror_assets.orchestration.dbt_sources import environment
 from mirror_assets.orchestration.downstream import POOL, failure, step
 from mirror_assets.orchestration.session import MirrorResource
 
@@ -81,17 +84,20 @@ class _Build:
         from dagster_dbt import DbtCliResource
 
         dbt = DbtCliResource(
-            project_dir=str(PROJECT), profiles_dir=str(PROJECT), global_config_flags=["--quiet"]
+            project_dir=str(PROJECT),
+            profiles_dir=str(PROJECT),
+            dbt_executable=str(Path(sys.executable).parent / "dbt"),
         )
         self._target.mkdir(mode=0o700, exist_ok=True)
         variables = json.dumps({"mirror_date": str(self._day)})
-        environment = _environment(self._mirror)
-        before = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)
+        chosen = ["--vars", variables, "--select", *names]
+        variables_of_dbt = environment(self._mirror.settings)
+        before = {name: os.environ.get(name) for name in variables_of_dbt}
+        os.environ.update(variables_of_dbt)
         try:
             with self._mirror.warehouse.exclusive(), redirect_stdout(io.StringIO()):
                 invocation = dbt.cli(
-                    ["build", "--select", *names, "--vars", variables],
+                    ["build", "--exclude-resource-type", "unit_test", *chosen],
                     manifest=self._manifest.data,
                     dagster_dbt_translator=_translator(self._manifest),
                     target_path=self._target,
@@ -158,16 +164,6 @@ def _result(event: Any) -> dg.MaterializeResult[Any] | dg.AssetCheckResult | Non
 
 def _figures(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metadata.items() if name in _SHOWN}
-
-
-def _environment(mirror: MirrorResource) -> dict[str, str]:
-    settings = mirror.settings
-    return {
-        "MIRROR_WAREHOUSE": settings.warehouse_url,
-        "MIRROR_LAKE": str(settings.lake),
-        "MIRROR_EXTENSIONS": str(settings.extensions),
-        "MIRROR_MEMORY": settings.memory,
-    }
 
 
 def _translator(manifest: Manifest) -> Any:

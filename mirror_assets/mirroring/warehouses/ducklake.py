@@ -50,6 +50,8 @@ _INLINING = "SET ducklake_default_data_inlining_row_limit"
 _ATTEMPTS = 20
 #: Rows of a streamed answer that are held at a time.
 _BATCH_ROWS = 4096
+#: Of derived rows, nested and long, which are mostly read a member at a time.
+_ROW_GROUP = 2048
 _EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s", re.IGNORECASE)
 #: Table functions a query may call; others write or read outside, even over a read-only lake.
 _READING = re.compile(
@@ -200,7 +202,8 @@ class DuckLakeWarehouse:
         """Write the answer of one of our own queries as Parquet; how many rows it has."""
         private_file(path).close()
         with self._own_reader() as connection:
-            to = f"COPY ({statement}) TO {literal(str(path))} (FORMAT parquet)"
+            options = f"FORMAT parquet, ROW_GROUP_SIZE {_ROW_GROUP}"
+            to = f"COPY ({statement}) TO {literal(str(path))} ({options})"
             (rows,) = connection.execute(to).fetchone() or (0,)
         return int(rows)
 

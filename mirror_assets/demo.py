@@ -147,7 +147,7 @@ def _start() -> tuple[MariaDB, PostgreSQL]:
     except RuntimeError as error:  # says which program is missing, or what it printed
         raise click.ClickException(f"a private server did not start: {error}") from None
     private_folder(_CATALOGS.absolute())
-    for path in (Path(__file__).parent / "catalogs").glob("*.catalog.yaml"):
+    for path in (Path(__file__).parent / "sample" / "catalogs").glob("*.catalog.yaml"):
         shutil.copyfile(path, _CATALOGS / path.name)
     return servers
 
