@@ -90,7 +90,7 @@ class _Build:
         )
         self._target.mkdir(mode=0o700, exist_ok=True)
         variables = json.dumps({"mirror_date": str(self._day)})
-        chosen = ["--vars", variables, "--select", *names]
+        chosen = ["--vars", variables, "--select", " ".join(names)]
         variables_of_dbt = environment(self._mirror.settings)
         before = {name: os.environ.get(name) for name in variables_of_dbt}
         os.environ.update(variables_of_dbt)
