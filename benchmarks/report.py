@@ -17,7 +17,20 @@ import duckdb
 from benchmarks.config import RESULTS, RUNS, peer
 from benchmarks.sections import Check, Section
 
-_ORDER = ("mysql", "postgres", "native", "small", "wide", "load", "growth", "memory", "lake")
+_ORDER = (
+    "mysql",
+    "postgres",
+    "native",
+    "small",
+    "wide",
+    "load",
+    "growth",
+    "memory",
+    "lake",
+    "encounters",
+    "texts",
+    "delivery",
+)
 _SERVERS = {"mysql": "MySQL", "postgres": "PostgreSQL"}
 _PHASES = {
     "count": "counting the rows at the source",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from benchmarks import data, engine, growth, lake, tables
+from benchmarks import data, delivery, draftjs, encounters, engine, growth, lake, tables
 from benchmarks.config import RESULTS, ROOT
 from benchmarks.report import limit_line
 from benchmarks.sections import Section
@@ -25,6 +25,9 @@ SECTIONS: dict[str, Callable[[], Section]] = {
     "lake": lake.lake,
     "growth": growth.growth,
     "memory": growth.memory,
+    "encounters": encounters.section,
+    "texts": draftjs.notes,
+    "delivery": delivery.delivery,
 }
 
 

@@ -11,13 +11,17 @@ from mirror_assets.orchestration.automation import automation_sensor
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.settings import Settings
 
-_settings = Settings.from_env()
-_databases = _settings.databases()
 
-defs = dg.Definitions.merge(
-    build_definitions(_settings),
-    elation.definitions(_settings, _databases),
-    commons.definitions(_settings, _databases),
-    dbt_models.definitions(),
-    dg.Definitions(sensors=[automation_sensor()]),
-)
+def build(settings: Settings) -> dg.Definitions:
+    """The mirrors, and what hangs off them."""
+    databases = settings.databases()
+    return dg.Definitions.merge(
+        build_definitions(settings),
+        elation.definitions(settings, databases),
+        commons.definitions(settings, databases),
+        dbt_models.definitions(),
+        dg.Definitions(sensors=[automation_sensor()]),
+    )
+
+
+defs = build(Settings.from_env())

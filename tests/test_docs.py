@@ -9,6 +9,8 @@ import click
 import pytest
 
 from mirror_assets.cli import main
+from mirror_assets.commons import cache_settings
+from mirror_assets.elation import firewall
 from mirror_assets.mirroring.catalog import (
     BadRecords,
     DatabaseEntry,
@@ -16,8 +18,9 @@ from mirror_assets.mirroring.catalog import (
     Retention,
     TableEntry,
 )
-from mirror_assets.settings import VARIABLES
+from mirror_assets.settings import VARIABLES as OWN
 
+VARIABLES = OWN | firewall.VARIABLES | cache_settings.VARIABLES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]

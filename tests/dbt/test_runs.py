@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each of them runs dbt again
+
 DAY = "2026-11-22"
 GOALS = "SELECT goalId FROM mrt_commons.member_goals_tasks_all WHERE mirror_date = DATE '{}'"
 

@@ -1,0 +1,172 @@
+"""The whole graph over the sample databases: mirrors, then what automation starts after them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mirror_assets.definitions import build
+from mirror_assets.orchestration import dbt_models
+from mirror_assets.orchestration.ticks import Ticks
+from mirror_assets.sample import commons, elation, member_index, quality_measure
+from mirror_assets.sample.servers import ADMIN, PostgreSQL
+from mirror_assets.sample.services import MeasureService
+from mirror_assets.settings import Settings
+from tests.conftest import ROOT, SCALE, Bench
+from tests.orchestration.conftest import Run
+
+ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
+MEASURES = dg.AssetKey(["elation", "quality_measures"])
+CACHE = dg.AssetKey(["commons", "ccd_encounter_cache"])
+TEXTS = dg.AssetKey(["commons", "note_transformed"])
+USERS = dg.AssetKey(["mrt_commons", "user"])
+APPOINTMENTS = dg.AssetKey(["abs_computed", "abs_ehr_appointment_statuses"])
+
+
+class World:
+    """The sample databases, the graph over them, and its automation."""
+
+    def __init__(self, instance: dg.DagsterInstance, vendor: Bench) -> None:
+        self.instance = instance
+        self.vendor = vendor
+        self.graph = build(Settings.from_env())
+        self.ticks = Ticks(self.graph, instance)
+        self.today = datetime.now(UTC).date().isoformat()
+        self.started: list[frozenset[dg.AssetKey]] = []
+
+    def execute(self, selection: dg.AssetSelection, partition: str = "") -> Run:
+        keys = selection.resolve(self.graph.resolve_asset_graph())
+        job = self.graph.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(
+            instance=self.instance,
+            asset_selection=list(keys),
+            partition_key=partition or self.today,
+            raise_on_error=False,
+        )
+        return Run(self.instance, result)
+
+    def mirror(self, *databases: str) -> None:
+        for name in databases:
+            assert self.execute(dg.AssetSelection.groups(name)).success
+
+    def follow(self) -> bool:
+        """Run what automation asks for, until it is quiet."""
+        self.started.clear()
+
+        def launch(keys: frozenset[dg.AssetKey], partition: str) -> bool:
+            self.started.append(keys)
+            run = self.execute(dg.AssetSelection.assets(*keys), partition)
+            assert run.success, run.failures
+            return run.success
+
+        return self.ticks.run(launch)
+
+    def told(self, key: dg.AssetKey) -> dict[str, Any]:
+        event = self.instance.get_latest_materialization_event(key)
+        assert event is not None, f"{key.to_user_string()} was not materialized"
+        assert event.asset_materialization is not None
+        return {name: v.value for name, v in event.asset_materialization.metadata.items()}
+
+    def has(self, key: dg.AssetKey) -> bool:
+        return self.graph.resolve_asset_graph().has(key)
+
+    def runs_of(self, key: dg.AssetKey) -> int:
+        return sum(key in keys for keys in self.started)
+
+
+@pytest.fixture(params=["without dbt", pytest.param("with dbt", marks=pytest.mark.slow)])
+def world(
+    request: pytest.FixtureRequest,
+    vendor: Bench,
+    postgres: PostgreSQL,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    for module in (commons, member_index, quality_measure):
+        module.create(postgres, scale=SCALE)
+    service = MeasureService(tmp_path / "measures")
+    service.start(postgres.url("quality_measure", ADMIN))
+    key, cache = tmp_path / "measures.key", tmp_path / "cache.url"
+    for path, text in ((key, service.key), (cache, postgres.url("commons", ADMIN))):
+        path.write_text(text)
+        path.chmod(0o400)
+    documents = tmp_path / "documents"
+    variables = vendor.variables | {
+        "MIRROR_SETTLE_MINUTES": "0.01",
+        "MIRROR_CATALOG_PATH": str(ROOT / "mirror_assets" / "sample" / "catalogs"),
+        "MIRROR_DOCUMENTS": str(documents),
+        "MIRROR_MEASURES_URL": service.url,
+        "MIRROR_MEASURES_KEY_FILE": str(key),
+        "MIRROR_CACHE_JOB_COMMAND": f"{sys.executable} -m mirror_assets.sample.cache_job"
+        f" --documents {documents} --url-file {cache}",
+        "MIRROR_CACHE_JOB_WAIT_MINUTES": "0",
+        **{
+            f"{name.upper()}_DATABASE_URL": postgres.url(name)
+            for name in ("commons", "member_index", "quality_measure")
+        },
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if request.param == "without dbt":
+        monkeypatch.setattr(dbt_models, "definitions", dg.Definitions)
+    try:
+        yield World(instance, vendor)
+    finally:
+        service.remove()
+
+
+def test_everything_follows_its_inputs_once_and_again_when_they_are_replaced(
+    world: World,
+) -> None:
+    import time
+
+    time.sleep(1.7)  # CREATE_TIME counts seconds, and the wait is 0.6 of one
+    world.mirror("commons", "member_index", "quality_measure")
+    assert world.follow()
+    assert [world.runs_of(key) for key in (TEXTS, ENCOUNTERS, MEASURES, CACHE)] == [1, 0, 0, 0]
+
+    world.mirror("elation")
+    assert world.follow()
+    first = world.told(ENCOUNTERS)
+    assert first["encounters"] > 0
+    assert first["documents_written"] == first["members"]
+    posted = world.told(MEASURES)
+    assert posted["posted"] == posted["members"] > 0
+    assert world.told(CACHE)["rows_appeared"] >= first["encounters"]
+    assert world.told(TEXTS)["dagster/partition_row_count"] > 0
+    models = [key for key in (USERS, APPOINTMENTS) if world.has(key)]
+    for key in (ENCOUNTERS, MEASURES, CACHE, *models):
+        assert world.runs_of(key) == 1, key
+    assert world.runs_of(TEXTS) == 0
+
+    assert world.follow()
+    assert world.started == []
+
+    elation.refresh(world.vendor.server, schema=world.vendor.schema, scale=SCALE, mutation=3)
+    time.sleep(1.7)
+    world.mirror("elation")
+    assert world.follow()
+    for key in (ENCOUNTERS, MEASURES, CACHE, *models):
+        assert world.runs_of(key) == 1, key
+    assert world.runs_of(TEXTS) == 0
+    again = world.told(MEASURES)
+    assert again["posted"] < again["members"]
+    assert again["posted"] + again["unchanged"] == again["members"]
+
+
+def test_a_day_that_was_not_mirrored_names_what_is_missing(world: World) -> None:
+    yesterday = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
+    run = world.execute(dg.AssetSelection.assets(ENCOUNTERS, MEASURES, TEXTS), yesterday)
+    assert not run.success
+    assert run.materialized == set()
+    told = "\n".join(run.failures)
+    for name in ("elation/visit_note", "member_index/member", "commons/user", "commons/note"):
+        assert name in told
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
