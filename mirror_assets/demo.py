@@ -273,21 +273,24 @@ def _summarize_downstream() -> None:
     import dagster as dg
 
     from mirror_assets.definitions import defs
+    from mirror_assets.orchestration.dbt_manifest import GROUP as DBT_GROUP
 
     instance = dg.DagsterInstance.get()
-    texts = 0
-    for key in sorted(defs.resolve_asset_graph().get_all_asset_keys()):
+    graph = defs.resolve_asset_graph()
+    texts = models = 0
+    for key in sorted(graph.get_all_asset_keys()):
         event = instance.get_latest_materialization_event(key)
         made = event.asset_materialization if event else None
         if made is None:
             continue
         found = {name: value.value for name, value in made.metadata.items()}
         name = key.path[-1]
+        models += graph.get(key).group_name == DBT_GROUP
         if name.endswith("_transformed"):
             texts += int(str(found["dagster/partition_row_count"]))
         elif line := _SENTENCES.get(name):
             click.echo("     " + line.format(**found))
-    click.echo(f"     notes with readable text: {texts:,}")
+    click.echo(f"     notes with readable text: {texts:,}; dbt models built: {models}")
 
 
 _SENTENCES = {

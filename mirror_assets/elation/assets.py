@@ -70,11 +70,15 @@ class FirewallConfig(dg.Config):
 
 
 def definitions(settings: Settings, databases: Sequence[DatabaseSpec]) -> dg.Definitions:
-    """The assets downstream of Elation; the firewall where one is configured."""
+    """What hangs off Elation; posts and firewall only where a service or an app is configured."""
     walls = firewall.settings_of(settings.variables)
     upstream = [FIREWALL] if walls else []
-    assets = [_encounters(databases), _measures(databases, upstream)]
-    return dg.Definitions(assets=[*assets, *([_firewall(walls, databases)] if walls else [])])
+    assets = [_encounters(databases)]
+    if settings.measures_url() is not None:
+        assets.append(_measures(databases, upstream))
+    if walls:
+        assets.append(_firewall(walls, databases))
+    return dg.Definitions(assets=assets)
 
 
 def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:

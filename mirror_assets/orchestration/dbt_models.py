@@ -23,6 +23,7 @@ from mirror_assets.orchestration.dbt_sources import environment
 from mirror_assets.orchestration.downstream import POOL, failure, step
 from mirror_assets.orchestration.session import MirrorResource
 
+_BY_HAND = "docs/operations.md says how to see dbt's own message, which may quote rows"
 _FAILED = ("error", "fail", "runtime error")
 _SHOWN = ("Execution Duration", "status", "dagster_dbt/failed_row_count")
 
@@ -121,8 +122,7 @@ class _Build:
             return ModelFailed(
                 "dbt stopped before it built anything",
                 remedy="most often a table that is read was not published that day: see"
-                f" `mirror status`; or run `dbt build --vars '{{mirror_date: {self._day}}}'` by"
-                " hand in dbt_project, which shows dbt's own message",
+                f" `mirror status`; {_BY_HAND}",
             )
         finally:
             shutil.rmtree(self._target, ignore_errors=True)
@@ -132,8 +132,7 @@ class _Build:
         told = "; ".join(_told(result) for result in failed)
         return ModelFailed(
             f"{len(failed)} of {len(results)} models and tests failed: {told}",
-            remedy="the other models are built; run `dbt build --select <model> --vars"
-            f" '{{mirror_date: {self._day}}}'` by hand in dbt_project to see dbt's own message",
+            remedy=f"the other models are built; {_BY_HAND}",
         )
 
 
