@@ -48,7 +48,7 @@ def transform(
     """Publish the day's rows with their text.
 
     A row whose body is broken stays, with the text NULL, and is listed in MIRROR_ERRORS. Beyond
-    what the catalog allows (``bad_records_allowed``) nothing is published: raises CoverageTooLow
+    what the catalog allows (``broken_bodies_allowed``) nothing is published: raises CoverageTooLow
     after recording the errors.
     """
     name, day = name_of(table), read.days[spec.name, table.name]
@@ -57,7 +57,7 @@ def transform(
         control.error_row, table=name, resource="BQ", load_time=now, partition=day, run_id=run_id
     )
     found = Texts()
-    allowed = table.allowed_rejects(day)
+    allowed = table.allowed_broken_bodies(day)
     with derived.staged(warehouse, spec.dataset, spec.storage_name(name), day) as made:
         with warehouse.batches(f"SELECT * FROM {read.relation(spec.name, table.name)}") as batches:
             _stage(made, batches, table, found, row)
@@ -78,7 +78,7 @@ def transform(
             " allowed; the views stay as they were",
             where=f"{spec.name}/{name}",
             remedy=f"`mirror errors {spec.name} --partition {day} --table {name}` lists them; have"
-            " them mended in Commons, or allow them in the catalog (bad_records_allowed)",
+            " them mended in Commons, or allow them in the catalog (broken_bodies_allowed)",
         )
     return found
 

@@ -109,6 +109,7 @@ class TableEntry(_Strict):
     coverage: float | None = Field(default=None, gt=0, le=100)
     keep_row_text: bool = False
     draftjs: str | None = None
+    broken_bodies_allowed: BadRecords | None = None
 
 
 class DatabaseEntry(_Strict):
@@ -143,6 +144,10 @@ class DatabaseEntry(_Strict):
     vendor_contact: str = ""
 
 
+def _allowed(allowance: BadRecords | None, day: date) -> int:
+    return allowance.rows if allowance and day <= allowance.until else 0
+
+
 class TableSpec(_Strict):
     """One mirrored table with every default resolved."""
 
@@ -163,11 +168,15 @@ class TableSpec(_Strict):
     coverage: float
     keep_row_text: bool
     draftjs: str | None = None
+    broken_bodies_allowed: BadRecords | None = None
 
     def allowed_rejects(self, day: date) -> int:
         """Rejected rows tolerated for the partition of ``day``."""
-        allowance = self.bad_records_allowed
-        return allowance.rows if allowance and day <= allowance.until else 0
+        return _allowed(self.bad_records_allowed, day)
+
+    def allowed_broken_bodies(self, day: date) -> int:
+        """Draft.js bodies without text tolerated for the partition of ``day``."""
+        return _allowed(self.broken_bodies_allowed, day)
 
     def declared_type(self, column: str, word: str) -> LogicalType | None:
         """The logical type that the catalog declares for a column whose source type has this word;
@@ -436,4 +445,5 @@ def _resolve(entry: DatabaseEntry, name: str, item: TableEntry) -> TableSpec:
         coverage=default(item.coverage, entry.coverage),
         keep_row_text=item.keep_row_text,
         draftjs=item.draftjs,
+        broken_bodies_allowed=item.broken_bodies_allowed,
     )

@@ -43,7 +43,7 @@ def body(text: str) -> str:
 
 def allowing(rows: int, **fields: Any) -> dict[str, Any]:
     allowed = {"rows": rows, "reason": "an old client's", "until": date(2030, 12, 31)}
-    return {"primary_key": ["id"], "draftjs": "body", "bad_records_allowed": allowed, **fields}
+    return {"primary_key": ["id"], "draftjs": "body", "broken_bodies_allowed": allowed, **fields}
 
 
 @dataclass
@@ -273,7 +273,7 @@ def test_e_46_a_failed_transform_keeps_its_view_and_the_others_move(days: Notes)
         "clinic/note_transformed: 2 bodies cannot be read (1 x draftjs_json, 1 x draftjs_shape),"
         " 1 are allowed; the views stay as they were. Next: `mirror errors clinic --partition"
         f" {today} --table note_transformed` lists them; have them mended in Commons, or allow"
-        " them in the catalog (bad_records_allowed)"
+        " them in the catalog (broken_bodies_allowed)"
     )
     assert not caught.value.transient
     assert days.texts() == [("n1", "yesterday's")]
@@ -393,7 +393,7 @@ def test_the_partitioned_layout_has_a_latest_view_and_none_of_days(bench: Bench)
 
 def test_an_allowance_ends(days: Notes) -> None:
     ended = {"rows": 1, "reason": "until then", "until": date(2020, 1, 1)}
-    tables = {"note": allowing(1) | {"bad_records_allowed": ended}}
+    tables = {"note": allowing(1) | {"broken_bodies_allowed": ended}}
     days.spec = sharded(days.bench, tables)
     days.write("note", CUT_OFF)
     with pytest.raises(CoverageTooLow, match="0 are allowed"):
@@ -462,16 +462,14 @@ def test_no_text_of_a_body_leaves_the_lake(
 def test_the_samples_catalog_allows_just_its_broken_bodies(
     pg_bench: KindBench, tmp_path: Path
 ) -> None:
-    """And its mirror rejects no row of these tables, which the same allowance would hide."""
     spec = pg_bench.settings.database("commons")
     tables = {table.name: table for table in spec.tables if table.draftjs}
     assert set(tables) == set(commons.BODY_TABLES) - set(commons.EXCLUDED)
     broken = [bad.table for bad in commons.broken_bodies()]
-    assert {name: t.allowed_rejects(date(2030, 12, 31)) for name, t in tables.items()} == {
+    assert {name: t.allowed_broken_bodies(date(2030, 12, 31)) for name, t in tables.items()} == {
         name: broken.count(name) for name in tables
     }
-    assert not {bad.table for bad in commons.known_bad()} & set(tables)
-    assert all(table.allowed_rejects(date(2031, 1, 1)) == 0 for table in tables.values())
+    assert all(table.allowed_broken_bodies(date(2031, 1, 1)) == 0 for table in tables.values())
 
 
 def _files(root: Path) -> list[tuple[str, int]]:
