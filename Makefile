@@ -29,7 +29,8 @@ ui: setup ## The Dagster UI over the demo, on http://127.0.0.1:$(PORT)
 	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
 	@if [ -d .mirror/servers ]; then mirror demo start; fi
 	@echo "http://127.0.0.1:$(PORT)   (Ctrl-C stops it)"
-	@dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+	@if [ -d .mirror/servers ]; then eval "$$(mirror demo environment)"; fi; \
+	dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: setup ## Every test, against real private servers (the heaviest profiles: make test-all)
 	@pytest -n 2 --dist loadfile -m "not slow"

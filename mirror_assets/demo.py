@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,13 @@ def change(scale: float) -> None:
     for living in LIVING:
         living.change(server, scale=scale, seed=_SEED, mutation=_mutation())
         click.echo(f"changed {living.name}")
+
+
+@demo.command()
+def environment() -> None:
+    """Print what configures the demo's runs, for a shell to evaluate."""
+    for name, value in _CACHE_JOB.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 @demo.command()
