@@ -1,6 +1,6 @@
-"""The environment, read and validated once.
+"""Where everything is: the environment, read and validated once, all its faults at a time.
 
-Every variable is listed in the README's configuration reference, which a test keeps complete.
+Every variable is listed in the README's configuration reference (``configuration.py`` writes it).
 """
 
 from __future__ import annotations
@@ -10,23 +10,44 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Literal, TypeVar, get_args
 
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.errors import LandingFault, SettingsError, reason
+from mirror_assets.mirroring.errors import LandingFault, MirrorError, SettingsError, reason
 from mirror_assets.mirroring.landing import PART_BYTES, Landing, private_folder
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
+from mirror_assets.secret import Secrets
+
+T = TypeVar("T")
+Environment = Literal["local", "production"]
 
 HOME = Path(".mirror")
 _PACKAGE = Path(__file__).parent
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _MEMORY = re.compile(_NUMBER.pattern + r" ?[KMGT]i?B", re.IGNORECASE)
 
+#: Places whose defaults are a laptop's: production names each of them.
+_STATED_IN_PRODUCTION = (
+    "MIRROR_WAREHOUSE",
+    "MIRROR_LAKE",
+    "MIRROR_LANDING",
+    "MIRROR_DOCUMENTS",
+    "MIRROR_CATALOG_PATH",
+)
+
 #: Every environment variable we read, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
+    "MIRROR_ENVIRONMENT": (
+        "local",
+        "`production`: nothing is left to a laptop's defaults, and every database must be reachable"
+        " by a stated connection",
+    ),
+    "MIRROR_DATABASES": ("", "the databases to mirror, separated by commas; unset: all catalogued"),
     "MIRROR_WAREHOUSE": (
         f"ducklake:sqlite:{HOME}/lake.sqlite",
         "where mirrored tables are published",
@@ -70,6 +91,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
 class Settings:
     """Where everything is. Paths are absolute."""
 
+    environment: Environment
+    chosen: tuple[str, ...]
     warehouse_url: str
     lake: Path
     landing_url: str
@@ -85,51 +108,71 @@ class Settings:
 
     @classmethod
     def from_env(cls, variables: Mapping[str, str] | None = None) -> Settings:
-        """Raises SettingsError naming the variable."""
+        """Raises SettingsError naming every variable that is missing or wrong."""
+        settings, faults = cls.read(variables)
+        refuse(faults)
+        return settings
+
+    @classmethod
+    def read(
+        cls, variables: Mapping[str, str] | None = None
+    ) -> tuple[Settings, list[SettingsError]]:
+        """The settings, with defaults in the place of wrong values, and every fault."""
         env = dict(os.environ if variables is None else variables)
+        faults: list[SettingsError] = []
 
         def value(name: str) -> str:
             return env.get(name) or VARIABLES[name][0]
 
-        part_mb = value("MIRROR_PART_MB")
-        if not part_mb.isdecimal() or int(part_mb) == 0:
-            raise SettingsError(
-                f"{part_mb!r} is not a number of megabytes",
-                where="MIRROR_PART_MB",
-                remedy="use a whole number above 0",
-            )
-        memory = value("MIRROR_MEMORY")
-        if not _MEMORY.fullmatch(memory):
-            raise SettingsError(
-                f"{memory!r} is not an amount of memory",
-                where="MIRROR_MEMORY",
-                remedy="use a number with its unit, such as 512MB or 2GB",
-            )
-        extra = [Path(part).absolute() for part in value("MIRROR_CATALOG_PATH").split(":") if part]
-        for folder in extra:
-            if not folder.is_dir() and env.get("MIRROR_CATALOG_PATH"):
-                raise SettingsError(f"{folder} is not a folder", where="MIRROR_CATALOG_PATH")
-        return cls(
+        def parsed(name: str, parse: Callable[[str], T]) -> T:
+            try:
+                return parse(value(name))
+            except SettingsError as error:
+                faults.append(SettingsError(error.what, where=name, remedy=error.remedy))
+                return parse(VARIABLES[name][0])
+
+        environment = parsed("MIRROR_ENVIRONMENT", _environment)
+        if environment == "production":
+            faults += [_unstated(name) for name in _STATED_IN_PRODUCTION if not env.get(name)]
+        folders = parsed("MIRROR_CATALOG_PATH", _folders)
+        settings = cls(
+            environment=environment,
+            chosen=_words(value("MIRROR_DATABASES")),
             warehouse_url=_absolute_catalog(value("MIRROR_WAREHOUSE")),
             lake=Path(value("MIRROR_LAKE")).absolute(),
             landing_url=_absolute_url(value("MIRROR_LANDING")),
             documents_url=_absolute_url(value("MIRROR_DOCUMENTS")),
             scratch=Path(value("MIRROR_SCRATCH")).absolute(),
             extensions=Path(value("MIRROR_EXTENSIONS")).absolute(),
-            catalog_folders=(*_domain_folders(), *extra),
-            new_catalogs=extra[0],
-            memory=memory,
-            part_bytes=int(part_mb) << 20,
-            settle_minutes=_minutes(value("MIRROR_SETTLE_MINUTES")),
+            catalog_folders=(*_domain_folders(), *folders),
+            new_catalogs=folders[0],
+            memory=parsed("MIRROR_MEMORY", _memory),
+            part_bytes=parsed("MIRROR_PART_MB", _megabytes) << 20,
+            settle_minutes=parsed("MIRROR_SETTLE_MINUTES", _minutes),
             variables=env,
         )
+        return settings, faults
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return Secrets(self.variables)
 
     def databases(self) -> tuple[DatabaseSpec, ...]:
-        """Every catalogued database. Raises CatalogError."""
-        found = catalog.load_all(self.catalog_folders, self._inventory)
+        """Every catalogued database, or the chosen ones. Raises CatalogError, SettingsError."""
+        found = self._chosen(catalog.load_all(self.catalog_folders, self._inventory))
         if self.settle_minutes is None:
             return found
         return tuple(spec.with_settle_minutes(self.settle_minutes) for spec in found)
+
+    def _chosen(self, found: tuple[DatabaseSpec, ...]) -> tuple[DatabaseSpec, ...]:
+        unknown = set(self.chosen) - {spec.name for spec in found}
+        if unknown:
+            raise SettingsError(
+                f"no catalog declares {sorted(unknown)[0]!r}",
+                where="MIRROR_DATABASES",
+                remedy=f"use some of: {', '.join(spec.name for spec in found)}",
+            )
+        return tuple(spec for spec in found if not self.chosen or spec.name in self.chosen)
 
     def _inventory(self, database: str) -> list[str] | None:
         return self.landing().inventory(database)
@@ -144,34 +187,31 @@ class Settings:
             )
         return known[name]
 
+    def names_database(self, name: str) -> bool:
+        """Whether the environment says how a database is reached; asks nobody."""
+        return self.secrets.stated(_url_variable(name), _url_file(name))
+
     def database_url(self, name: str) -> str:
         """The URL of a database, from ``<NAME>_DATABASE_URL`` or its file. Never print it."""
-        variable = f"{name.upper()}_DATABASE_URL"
-        default = HOME / "secrets" / f"{name}.url"
-        url = self.variables.get(variable) or self._secret(f"{variable}_FILE", default)
+        url = self.secrets.value(_url_variable(name), _url_file(name))
         if url is None:
-            raise SettingsError(
-                f"neither {variable} nor {variable}_FILE names the database",
-                where=f"database {name}",
-                remedy=f"set {variable}_FILE to a file of mode 0400 that holds its URL",
-            )
+            raise unnamed(name)
         return self.with_password(name, url)
 
     def secret(self, variable: str) -> str | None:
         """The contents of the file that a variable names; None where it is not set."""
-        return self._secret(variable, None)
+        return self.secrets.in_file(variable)
 
     def measures_url(self) -> str | None:
         """The quality-measure service; None where neither a variable nor a file names it."""
-        file = "MIRROR_MEASURES_URL_FILE"
-        return self.variables.get("MIRROR_MEASURES_URL") or self._secret(
-            file, Path(VARIABLES[file][0])
+        return self.secrets.value(
+            "MIRROR_MEASURES_URL", Path(VARIABLES["MIRROR_MEASURES_URL_FILE"][0])
         )
 
     def measures_key(self) -> str | None:
         """The quality-measure service's API key; None where no file holds one. Never print it."""
         variable = "MIRROR_MEASURES_KEY_FILE"
-        return self._secret(variable, Path(VARIABLES[variable][0]))
+        return self.secrets.in_file(variable, Path(VARIABLES[variable][0]))
 
     def ledger_url(self) -> str | None:
         """The delivery ledger's PostgreSQL; None where the warehouse keeps it. Never print it."""
@@ -179,8 +219,7 @@ class Settings:
 
     def with_password(self, name: str, url: str) -> str:
         """A URL, completed by ``<NAME>_DATABASE_PASSWORD`` or its file where it holds none."""
-        variable = f"{name.upper()}_DATABASE_PASSWORD"
-        password = self.variables.get(variable) or self._secret(f"{variable}_FILE", None)
+        password = self.secrets.value(f"{name.upper()}_DATABASE_PASSWORD")
         if password is None:
             return url
         # here: slow to import, rarely needed
@@ -190,20 +229,6 @@ class Settings:
         if address.password is not None:
             return url
         return address.set(password=password).render_as_string(hide_password=False)
-
-    def _secret(self, variable: str, default: Path | None) -> str | None:
-        """The contents of a secret file; None when no such file is named or there by default."""
-        stated = self.variables.get(variable)
-        path = Path(stated) if stated else default
-        if path is None or not path.is_file():
-            if stated:
-                raise SettingsError(f"{path} is not a file", where=variable)
-            return None
-        if path.stat().st_mode & 0o077:
-            raise SettingsError(
-                f"{path} can be read by others", where=variable, remedy=f"chmod 0400 {path}"
-            )
-        return path.read_text(encoding="utf-8").strip()
 
     def landing(self) -> Landing:
         return Landing(self.landing_url, self.scratch, part_bytes=self.part_bytes)
@@ -239,16 +264,87 @@ def remove_scratch(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def refuse(faults: Sequence[MirrorError]) -> None:
+    """Raise the one fault there is, or one that lists them all."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        listed = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, start=1))
+        raise SettingsError(f"{len(faults)} settings are wrong: {listed}", where="environment")
+
+
+def unnamed(name: str) -> SettingsError:
+    """A database that the environment says nothing of."""
+    variable = _url_variable(name)
+    return SettingsError(
+        f"neither {variable} nor {variable}_FILE names the database",
+        where=f"database {name}",
+        remedy=f"set {variable}_FILE to a file of mode 0400 that holds its URL",
+    )
+
+
+def _url_variable(name: str) -> str:
+    return f"{name.upper()}_DATABASE_URL"
+
+
+def _url_file(name: str) -> Path:
+    return HOME / "secrets" / f"{name}.url"
+
+
+def _unstated(name: str) -> SettingsError:
+    return SettingsError(
+        "is not set, and production takes no default for it",
+        where=name,
+        remedy=f"set it: {VARIABLES[name][1]}",
+    )
+
+
+def _environment(text: str) -> Environment:
+    known: dict[str, Environment] = {word: word for word in get_args(Environment)}
+    if text not in known:
+        raise SettingsError(f"{text!r} is no environment", remedy=f"use {' or '.join(known)}")
+    return known[text]
+
+
+def _folders(text: str) -> list[Path]:
+    """Folders of catalogs; those of the default need not be there."""
+    folders = [Path(part).absolute() for part in text.split(":") if part]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if text != VARIABLES["MIRROR_CATALOG_PATH"][0] and missing:
+        raise SettingsError(f"{missing[0]} is not a folder")
+    return folders
+
+
+def _memory(text: str) -> str:
+    if not _MEMORY.fullmatch(text):
+        raise SettingsError(
+            f"{text!r} is not an amount of memory",
+            remedy="use a number with its unit, such as 512MB or 2GB",
+        )
+    return text
+
+
+def _megabytes(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise SettingsError(
+            f"{text!r} is not a number of megabytes", remedy="use a whole number above 0"
+        )
+    return int(text)
+
+
 def _minutes(text: str) -> float | None:
     if not text:
         return None
     if not _NUMBER.fullmatch(text):
         raise SettingsError(
             f"{text!r} is not a number of minutes",
-            where="MIRROR_SETTLE_MINUTES",
             remedy="use a number such as 0.2, or leave it unset",
         )
     return float(text)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _domain_folders() -> tuple[Path, ...]:

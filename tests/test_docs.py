@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from mirror_assets import configuration
 from mirror_assets.cli import main
-from mirror_assets.commons import cache_settings
-from mirror_assets.elation import firewall
 from mirror_assets.mirroring.catalog import (
     BadRecords,
     DatabaseEntry,
@@ -18,24 +17,18 @@ from mirror_assets.mirroring.catalog import (
     Retention,
     TableEntry,
 )
-from mirror_assets.settings import VARIABLES as OWN
 
-VARIABLES = OWN | firewall.VARIABLES | cache_settings.VARIABLES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
-@pytest.mark.parametrize("name", VARIABLES)
-def test_the_readme_lists_every_variable_with_its_default(name: str) -> None:
-    default, meaning = VARIABLES[name]
-    shown = f"`{default}`" if default else ""
-    assert f"| `{name}` | {shown} | {meaning} |" in README
+def test_the_readme_lists_exactly_the_variables_there_are() -> None:
+    assert configuration.with_table(README) == README, "python -m mirror_assets.configuration"
 
 
-def test_the_readme_lists_no_variable_that_is_gone() -> None:
-    table = README.split("<!-- settings")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `([^`]+)`", table, re.M)) == set(VARIABLES)
+def test_the_example_of_an_environment_is_the_codes() -> None:
+    assert (ROOT / ".env.example").read_text() == configuration.example()
 
 
 def test_the_readme_lists_every_command() -> None:

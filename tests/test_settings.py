@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror_assets.commons import cache_settings
-from mirror_assets.elation import firewall
+from mirror_assets import configuration
 from mirror_assets.mirroring.errors import SettingsError
-from mirror_assets.settings import VARIABLES, Settings, remove_scratch, sweep_scratch
+from mirror_assets.settings import Settings, remove_scratch, sweep_scratch
 
 SECRET = "mysql+pymysql://reader:hush-hush@host/elation"
 
@@ -52,6 +51,7 @@ def test_a_url_stays_a_url_and_a_path_becomes_absolute() -> None:
         ("MIRROR_MEMORY", "lots", "512MB"),
         ("MIRROR_MEMORY", "512", "512MB"),
         ("MIRROR_CATALOG_PATH", "/no/such/folder", "not a folder"),
+        ("MIRROR_ENVIRONMENT", "staging", "local or production"),
     ],
 )
 def test_a_wrong_value_names_its_variable(variable: str, value: str, words: str) -> None:
@@ -59,6 +59,64 @@ def test_a_wrong_value_names_its_variable(variable: str, value: str, words: str)
         Settings.from_env({variable: value})
     assert caught.value.where == variable
     assert words in caught.value.sentence
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"MIRROR_PART_MB": "0", "MIRROR_MEMORY": "lots"})
+    assert "2 settings are wrong" in caught.value.sentence
+    assert "MIRROR_PART_MB" in caught.value.sentence
+    assert "MIRROR_MEMORY" in caught.value.sentence
+
+
+def test_faults_of_every_part_are_told_with_defaults_in_their_place() -> None:
+    wrong = {
+        "MIRROR_PART_MB": "0",
+        "MIRROR_DATABASES": "elation,nope",
+        "MIRROR_CACHE_JOB_URL": "http://127.0.0.1/hook",
+        "MIRROR_FIREWALL_APP": "!",
+    }
+    settings, faults = configuration.check(wrong)
+    assert settings.part_bytes == 256 << 20
+    assert [error.where for error in faults] == [
+        "MIRROR_PART_MB",
+        "MIRROR_DATABASES",
+        "MIRROR_CACHE_JOB_SECRET_FILE",
+        "MIRROR_FIREWALL_APP",
+    ]
+
+
+def test_production_takes_no_default_and_no_unreachable_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, faults = configuration.check(
+        {"MIRROR_ENVIRONMENT": "production", "MIRROR_LAKE": "x", "ELATION_DATABASE_URL": SECRET}
+    )
+    told = " ".join(str(error) for error in faults)
+    for name in ("MIRROR_WAREHOUSE", "MIRROR_LANDING", "MIRROR_DOCUMENTS", "COMMONS_DATABASE_URL"):
+        assert name in told
+    assert "MIRROR_LAKE:" not in told
+    assert "ELATION" not in told
+    assert configuration.check({})[1] == []
+
+
+def test_a_complete_production_is_taken(tmp_path: Path) -> None:
+    stated = {
+        name: str(tmp_path)
+        for name in ("MIRROR_WAREHOUSE", "MIRROR_LAKE", "MIRROR_LANDING", "MIRROR_DOCUMENTS")
+    }
+    settings, faults = configuration.check(
+        {
+            **stated,
+            "MIRROR_ENVIRONMENT": "production",
+            "MIRROR_CATALOG_PATH": str(tmp_path),
+            "MIRROR_DATABASES": "elation",
+            "ELATION_DATABASE_URL": SECRET,
+        }
+    )
+    assert faults == []
+    assert [spec.name for spec in settings.databases()] == ["elation"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +195,7 @@ def test_scratch_folders_are_private_distinct_and_removable(tmp_path: Path) -> N
 def test_every_variable_that_the_code_reads_is_declared() -> None:
     package = Path(__file__).parents[1] / "mirror_assets"
     text = "\n".join(path.read_text() for path in package.rglob("*.py"))
-    known = VARIABLES | firewall.VARIABLES | cache_settings.VARIABLES
+    known = configuration.variables()
     declared = {name for name in known if name.startswith("MIRROR_")}
     used = {
         word

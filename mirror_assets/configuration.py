@@ -1,0 +1,99 @@
+"""Everything that the environment can say, over all parts: checked at once, and documented.
+
+``python -m mirror_assets.configuration`` writes the README's table and ``.env.example``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mirror_assets import settings as places
+from mirror_assets.commons import cache_settings
+from mirror_assets.elation import firewall
+from mirror_assets.mirroring.errors import MirrorError
+from mirror_assets.settings import Settings
+
+Variables = Mapping[str, tuple[str, str]]
+#: The parts that read the environment, in the order of the documents: title, variables.
+PARTS: tuple[tuple[str, Variables], ...] = (
+    ("the mirrors, and what they and their readers share", places.VARIABLES),
+    ("Commons' encounter cache", cache_settings.VARIABLES),
+    ("the App Engine firewall", firewall.VARIABLES),
+)
+#: After it, in the README, stands the table.
+MARK = "<!-- settings: written by `python -m mirror_assets.configuration` -->\n"
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Every variable of every part: default, meaning."""
+    return {name: about for _title, part in PARTS for name, about in part.items()}
+
+
+def check(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[MirrorError]]:
+    """The settings, and everything that is missing or wrong, in any part. Asks no server."""
+    settings, found = Settings.read(environ)
+    faults: list[MirrorError] = [*found]
+    for reader in _READERS:
+        try:
+            reader(settings)
+        except MirrorError as error:
+            faults.append(error)
+    return settings, faults
+
+
+def _reachable(settings: Settings) -> None:
+    """Raise the fault of a catalog, or, in production, all databases that nothing leads to."""
+    databases = settings.databases()
+    if settings.environment == "production":
+        places.refuse(
+            [places.unnamed(s.name) for s in databases if not settings.names_database(s.name)]
+        )
+
+
+#: Who reads settings, now or when a run needs them: each raises SettingsError for what is wrong.
+_READERS: tuple[Callable[[Settings], object], ...] = (
+    _reachable,
+    cache_settings.CacheSettings.from_env,
+    lambda settings: firewall.settings_of(settings.variables),
+)
+
+
+def readme_table() -> str:
+    """The README's table of variables."""
+    rows = [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
+        for name, (default, meaning) in variables().items()
+    ]
+    return "\n".join(["| Variable | Default | Meaning |", "|---|---|---|", *rows, ""])
+
+
+def example() -> str:
+    """``.env.example``: every variable, commented out, with its default."""
+    lines = ["# Every variable, with its default. Copy to .env and fill in: `dagster` reads it."]
+    for title, part in PARTS:
+        lines += ["", f"# -- {title}", ""]
+        for name, (default, meaning) in part.items():
+            lines += [f"# {_plain(meaning)}", f"# {name.replace('<NAME>', 'ELATION')}={default}"]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(meaning: str) -> str:
+    return meaning.replace("<NAME>", "ELATION").replace("<name>", "elation").replace("`", "")
+
+
+def with_table(readme: str) -> str:
+    """A README whose table of variables is the code's."""
+    before, rest = readme.split(MARK)
+    return before + MARK + readme_table() + "\n" + rest.split("\n\n", 1)[1]
+
+
+def _write() -> None:
+    root = Path(__file__).parents[1]
+    readme = root / "README.md"
+    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    (root / ".env.example").write_text(example(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write()
