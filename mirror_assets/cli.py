@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, date, datetime
+from itertools import chain
 from typing import IO, Any
 
 import click
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mirror_assets import configuration
 from mirror_assets import demo as sample_demo
 from mirror_assets.mirroring import catalog, retention
 from mirror_assets.mirroring import discover as discovery
@@ -24,7 +26,7 @@ from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.settings import Settings, sweep_scratch
 
 _NAMED = 100  # rows that are named one by one
-_MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+_MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
 
 
 class _Group(click.Group):
@@ -223,21 +225,26 @@ def _write_catalog(settings: Settings, proposal: discovery.Discovery) -> None:
 @main.command()
 def doctor() -> None:
     """Look at everything the mirrors need. Exits 1 when something is broken."""
-    settings, warehouse = _open()
+    settings, faults = configuration.check()
+    warehouse = settings.warehouse()
+    click.get_current_context().call_on_close(warehouse.close)
+    wrong = [examination.Finding.of("fail", error.where or "settings", error) for error in faults]
+    databases = [] if faults else settings.databases()
     findings = examination.examine(
-        settings.databases(),
+        databases,
         landing=settings.landing(),
         warehouse=warehouse,
         lake=settings.lake,
         source_of=lambda spec: open_source(spec, settings.database_url(spec.name)),
     )
-    broken = False
-    console = _console()
-    for finding in findings:
-        sentence = f"{finding.subject}: {finding.sentence}"
-        console.print(f"{_MARKS[finding.verdict]} {escape(sentence)}")
-        broken = broken or finding.verdict == "fail"
-    sys.exit(1 if broken else 0)
+    shown = Table("", "looked at", "found", "next", box=None, pad_edge=False)
+    verdicts = set()
+    for finding in chain(wrong, findings):
+        cells = (finding.subject, finding.found, finding.next)
+        shown.add_row(_MARKS[finding.verdict], *map(escape, cells))
+        verdicts.add(finding.verdict)
+    _console().print(shown)
+    sys.exit(1 if "fail" in verdicts else 0)
 
 
 @main.command()

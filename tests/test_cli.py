@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mirror_assets.cli import main
+from mirror_assets.sample.servers import ADMIN
 from tests.conftest import Bench
 
 Mirror = Callable[..., Result]
@@ -93,6 +94,31 @@ def test_doctor_finds_a_source_that_is_away(
     assert result.exit_code == 1
     assert "source clinic" in result.output
     assert "secret" not in result.output
+
+
+def test_doctor_tells_settings_that_are_wrong(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIRROR_PART_MB", "0")
+    monkeypatch.setenv("MIRROR_MEMORY", "lots")
+    result = mirror("doctor")
+    assert result.exit_code == 1
+    assert "MIRROR_PART_MB" in result.output
+    assert "512MB" in result.output
+
+
+def test_doctor_names_rights_that_a_reader_needs_not(
+    bench: Bench, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run("CREATE TABLE good (id int)")
+    bench.catalog(["good"])
+    monkeypatch.setenv("CLINIC_DATABASE_URL", bench.server.url(bench.schema, ADMIN))
+    lines = mirror("doctor").output.splitlines()
+    login = next(line for line in lines if "login clinic" in line)
+    assert login.startswith("warn")
+    assert "DELETE" in login
+    assert "SELECT and no more" in login
+    assert any("clock clinic" in line and line.startswith("ok") for line in lines)
 
 
 def test_doctor_of_a_healthy_mirror(bench: Bench, mirror: Mirror) -> None:

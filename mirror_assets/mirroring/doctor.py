@@ -20,15 +20,23 @@ from mirror_assets.mirroring.warehouses.base import Warehouse
 
 Verdict = Literal["ok", "warn", "fail"]
 _LOW_SPACE = 5 << 30
+_CLOCK_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """One thing looked at; ``next`` is what to do about it."""
 
     verdict: Verdict
     subject: str
-    sentence: str
+    found: str
+    next: str = ""
+
+    @classmethod
+    def of(cls, verdict: Verdict, subject: str, error: MirrorError) -> Finding:
+        """A fault as a finding."""
+        what = str(error.at(subject)).partition(". Next: ")[0]
+        return cls(verdict, subject, what.removeprefix(f"{subject}: "), error.remedy)
 
 
 def examine(
@@ -47,6 +55,7 @@ def examine(
     yield _warehouse(warehouse)
     for spec in databases:
         yield _source(spec, source_of)
+        yield from _login(spec, source_of)
         yield _newest_day(spec, warehouse)
 
 
@@ -56,8 +65,8 @@ def _driver() -> Finding:
     return Finding(
         "warn",
         "MySQL driver",
-        "PyMySQL, which is right but several times slower."
-        " Next: apt-get install libmariadb-dev, then make setup",
+        "PyMySQL, which is right but several times slower",
+        "apt-get install libmariadb-dev, then make setup",
     )
 
 
@@ -66,7 +75,7 @@ def _space(subject: str, folder: Path) -> Finding:
     free = shutil.disk_usage(existing).free
     shown = f"{free / 2**30:.1f} GB free at {existing}"
     if free < _LOW_SPACE:
-        return Finding("warn", subject, f"{shown}. Next: free space, or shorten the retention")
+        return Finding("warn", subject, shown, "free space, or shorten the retention")
     return Finding("ok", subject, shown)
 
 
@@ -74,7 +83,7 @@ def _warehouse(warehouse: Warehouse) -> Finding:
     try:
         warehouse.query("SELECT 1")
     except MirrorError as error:
-        return Finding("warn", "warehouse", error.sentence)
+        return Finding.of("warn", "warehouse", error)
     return Finding("ok", "warehouse", "answers")
 
 
@@ -83,14 +92,24 @@ def _source(spec: DatabaseSpec, source_of: Callable[[DatabaseSpec], Source]) -> 
     try:
         states = source_of(spec).states()
     except MirrorError as error:
-        return Finding("fail", subject, error.sentence)
+        return Finding.of("fail", subject, error)
     state = refresh.current(spec, states, datetime.now(UTC))
     missing = [table.name for table in spec.tables if table.name not in states]
     if missing:
-        return Finding("fail", subject, f"catalogued but missing: {', '.join(missing)}")
+        return Finding(
+            "fail",
+            subject,
+            f"catalogued but missing: {', '.join(missing)}",
+            "correct the catalog, or ask who removed them; `mirror discover .. --check` compares",
+        )
     if state.unmirrored:
         named = ", ".join(state.unmirrored)
-        return Finding("warn", subject, f"neither mirrored nor excluded: {named}")
+        return Finding(
+            "warn",
+            subject,
+            f"neither mirrored nor excluded: {named}",
+            "add them to the catalog, or to its `exclude`",
+        )
     if spec.entry.refresh.rule == "schedule":
         return Finding("ok", subject, f"{len(states)} tables, live")
     if state.instant is None:
@@ -98,14 +117,37 @@ def _source(spec: DatabaseSpec, source_of: Callable[[DatabaseSpec], Source]) -> 
     return Finding("ok", subject, f"{len(states)} tables, refreshed {state.instant:%F %T} UTC")
 
 
+def _login(spec: DatabaseSpec, source_of: Callable[[DatabaseSpec], Source]) -> Iterator[Finding]:
+    """Our rights there, and how far our clocks are apart; nothing where nobody answers."""
+    try:
+        login = source_of(spec).login()
+    except MirrorError:
+        return
+    subject = f"login {spec.name}"
+    if login.changes:
+        held = ", ".join(login.changes)
+        yield Finding("warn", subject, f"may change tables: {held}", "grant SELECT and no more")
+    else:
+        yield Finding("ok", subject, "reads only")
+    apart = abs((datetime.now(UTC) - login.clock).total_seconds())
+    yield Finding(
+        "warn" if apart > _CLOCK_SECONDS else "ok",
+        f"clock {spec.name}",
+        f"{apart:.0f} s from ours",
+        "set the time of both machines by NTP: a day begins by it" * (apart > _CLOCK_SECONDS),
+    )
+
+
 def _newest_day(spec: DatabaseSpec, warehouse: Warehouse) -> Finding:
     subject = f"mirror {spec.name}"
     try:
         newest = next(iter(days(warehouse, spec, 1)), None)
     except MirrorError as error:
-        return Finding("warn", subject, error.sentence)
+        return Finding.of("warn", subject, error)
     if newest is None:
-        return Finding("warn", subject, "nothing mirrored yet. Next: materialize a partition")
+        return Finding("warn", subject, "nothing mirrored yet", "materialize a partition")
     if newest.complete:
         return Finding("ok", subject, f"{newest.partition} is complete")
-    return Finding("fail", subject, f"{newest.partition} misses {newest.missing}")
+    return Finding(
+        "fail", subject, f"{newest.partition} misses {newest.missing}", "`mirror status` says why"
+    )

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from mirror_assets.mirroring.errors import CatalogError, SourceFault, SourceUnavailable
 from mirror_assets.mirroring.sources import open_source
+from mirror_assets.sample.servers import ADMIN
 
 if TYPE_CHECKING:
     from tests.conftest import KindBench
@@ -381,3 +382,16 @@ def test_a_connection_cut_amid_a_copy_is_transient_and_a_rerun_succeeds(
     assert not list((any_bench.root / "landing").rglob("big_*.manifest.json"))
     assert any_bench.mirror_day(spec)["big"].published
     assert any_bench.rows("big_latest", "count(*), sum(length(v))") == [(40, 40 * 490_000)]
+
+
+# -- the login
+
+
+def test_a_readers_login_can_change_nothing_and_an_owners_is_told(any_bench: KindBench) -> None:
+    any_bench.run("CREATE TABLE t (id int)")
+    spec = any_bench.catalog(["t"])
+    login = any_bench.source(spec).login()
+    assert login.changes == ()
+    assert abs((login.clock - datetime.now(UTC)).total_seconds()) < 60
+    owner = open_source(spec, any_bench.server.url(any_bench.schema, ADMIN)).login()
+    assert {"DELETE", "INSERT", "UPDATE"} <= set(owner.changes)

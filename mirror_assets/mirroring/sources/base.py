@@ -29,6 +29,16 @@ class TableState:
     versioned: bool = True
 
 
+@dataclass(frozen=True)
+class Login:
+    """What a source says of our login: its ``clock`` (UTC), and ``changes``, the privileges by
+    which it could change the mirrored tables.
+    """
+
+    clock: datetime
+    changes: tuple[str, ...]
+
+
 class Snapshot(Protocol):
     """One consistent read of a source. Not thread-safe."""
 
@@ -65,6 +75,9 @@ class Source(Protocol):
 
     def states(self) -> dict[str, TableState]:
         """Every base table now, from one cheap catalogue query."""
+
+    def login(self) -> Login:
+        """Who we are there, and what its clock says."""
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Open a consistent snapshot; closed in all cases."""

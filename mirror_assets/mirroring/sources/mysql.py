@@ -22,7 +22,7 @@ from mirror_assets.mirroring.names import backquoted
 from mirror_assets.mirroring.redact import driver_error
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.sources import common
-from mirror_assets.mirroring.sources.base import TableState
+from mirror_assets.mirroring.sources.base import Login, TableState
 from mirror_assets.mirroring.types import SourceColumn
 
 try:
@@ -58,6 +58,18 @@ _WHOLE_CHARSETS = frozenset(
     ["", "utf8", "utf8mb3", "utf8mb4", "ucs2", "utf16", "utf16le", "utf32", "latin1"]
 )
 _UNREACHABLE = range(2000, 2100)
+#: A role's privileges are not among them.
+_CHANGES = """
+SELECT DISTINCT PRIVILEGE_TYPE FROM (
+    SELECT GRANTEE, PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES
+    UNION ALL SELECT GRANTEE, PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES
+    WHERE %s LIKE TABLE_SCHEMA
+    UNION ALL SELECT GRANTEE, PRIVILEGE_TYPE FROM information_schema.TABLE_PRIVILEGES
+    WHERE TABLE_SCHEMA = %s) AS granted
+WHERE GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')
+AND PRIVILEGE_TYPE IN ('INSERT', 'UPDATE', 'DELETE', 'CREATE', 'DROP', 'ALTER')
+ORDER BY 1
+"""
 _RecordsOf = Callable[[Sequence[tuple[bytes | None, ...]]], list[bytes]]
 
 
@@ -73,6 +85,12 @@ class MySQLSource:
     def states(self) -> dict[str, TableState]:
         with self._connection() as connection:
             return connection.states(self._schema)
+
+    def login(self) -> Login:
+        with self._connection() as connection:
+            (now,) = connection.execute("SELECT UTC_TIMESTAMP(6)")[0]
+            changes = connection.execute(_CHANGES, self._schema, self._schema)
+        return Login(_instant(now), tuple(row[0] for row in changes))
 
     @contextmanager
     def snapshot(self) -> Iterator[MySQLSnapshot]:
@@ -197,7 +215,7 @@ class MySQLSnapshot:
         self._states = connection.states(schema)
         connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         now = connection.execute("SELECT UTC_TIMESTAMP(6)")[0][0]
-        self.taken_at = datetime.fromisoformat(now).replace(tzinfo=UTC)
+        self.taken_at = _instant(now)
         connection.execute("SAVEPOINT mirror")
         self._computed: set[str] = set()  # tables with columns that are computed when read
         self._columns = self._read_columns()
@@ -396,8 +414,12 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 def _utc(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
+    return _instant(text) if text else None
 
 
 def _local(text: str | None, zone: tzinfo) -> str | None:

@@ -30,7 +30,7 @@ from mirror_assets.mirroring.names import literal, sql
 from mirror_assets.mirroring.redact import driver_error
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.sources import common
-from mirror_assets.mirroring.sources.base import TableState
+from mirror_assets.mirroring.sources.base import Login, TableState
 from mirror_assets.mirroring.types import SourceColumn
 
 _EXAMPLE = "postgresql+psycopg2://user:password@host:port/database"
@@ -122,6 +122,13 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
 WHERE n.nspname = %s AND i.indisprimary
 ORDER BY c.relname, k.place
 """
+_CHANGES = """
+SELECT wanted FROM unnest(ARRAY['DELETE', 'INSERT', 'TRUNCATE', 'UPDATE']) AS wanted
+WHERE EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, wanted))
+ORDER BY 1
+"""
 #: Catalogue tables show the snapshot; functions show now. TRUNCATE and a rewrite change the file
 #: and empty the table even for snapshots begun before.
 _UNCHANGED = """
@@ -153,6 +160,13 @@ class PostgresSource:
         with self._session() as session:
             session.begin()
             return _Relations(session, self._spec, self._schema).states
+
+    def login(self) -> Login:
+        with self._session() as session:
+            session.begin()
+            ((now,),) = session.ask("SELECT clock_timestamp()")
+            changes = session.ask(_CHANGES, self._schema)
+        return Login(now.astimezone(UTC), tuple(row[0] for row in changes))
 
     @contextmanager
     def snapshot(self, attach: str | None = None) -> Iterator[PostgresSnapshot]:
