@@ -273,6 +273,7 @@ class Bench:
         warehouse: Warehouse | None = None,
         part_bytes: int | None = None,
         accept_volume: Sequence[str] = (),
+        agree: Callable[[datetime], None] | None = None,
         clock: Callable[[], datetime] = utc_now,
         between: Action | None = None,
     ) -> dict[str, TableReport]:
@@ -297,6 +298,7 @@ class Bench:
             scratch=scratch,
             memory=self.settings.memory,
             accept_volume=frozenset(accept_volume),
+            agree=agree,
             clock=clock,
         )
         try:

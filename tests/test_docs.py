@@ -13,6 +13,7 @@ from mirror_assets.cli import main
 from mirror_assets.mirroring.catalog import (
     BadRecords,
     DatabaseEntry,
+    Pods,
     RefreshRule,
     Retention,
     TableEntry,
@@ -37,7 +38,9 @@ def test_the_readme_lists_every_command() -> None:
         assert f"| `mirror {name}" in README
 
 
-@pytest.mark.parametrize("model", [DatabaseEntry, RefreshRule, Retention, TableEntry, BadRecords])
+@pytest.mark.parametrize(
+    "model", [DatabaseEntry, RefreshRule, Retention, Pods, TableEntry, BadRecords]
+)
 def test_the_catalog_reference_names_every_field(model: type) -> None:
     text = (ROOT / "docs/catalog.md").read_text()
     for name, field in model.model_fields.items():  # type: ignore[attr-defined]

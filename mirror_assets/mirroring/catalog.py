@@ -6,6 +6,7 @@ An error names file, table, field and the allowed values.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import cached_property
@@ -29,6 +30,8 @@ from mirror_assets.mirroring.types import MAPPINGS, Misfits, TypePolicy
 
 #: What stands for every value of a masked column.
 MASK = "masked"
+
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGT]|[KMGT]i)?")
 
 _NullWord = BeforeValidator(lambda value: "null" if value is None else value)
 ZeroDates = Annotated[
@@ -82,6 +85,32 @@ class Retention(_Strict):
     lake_days: int | None = Field(default=None, ge=1)
     time_travel_days: int = Field(default=7, ge=0)
     row_text_days: int = Field(default=14, ge=1)
+
+
+def _quantity(text: str) -> str:
+    """An amount as Kubernetes writes it (``500m``, ``2``, ``4Gi``)."""
+    if not _QUANTITY.fullmatch(text):
+        raise ValueError(f"{text!r} is not a Kubernetes quantity such as 500m, 2 or 4Gi")
+    return text
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value),
+    AfterValidator(_quantity),
+]
+
+
+class Pods(_Strict):
+    """What Kubernetes gives the pod that copies, in production, and how much one pod copies.
+
+    ``per``: the tables of one chunk, or all of a run; unset it is the chunk for a database that
+    its vendor rebuilds, and the run for a live one, which shows one instant to one process only.
+    """
+
+    cpu: Quantity = "1"
+    memory: Quantity = "2Gi"
+    per: Literal["chunk", "run"] | None = None
 
 
 class ColumnEntry(_Strict):
@@ -140,8 +169,13 @@ class DatabaseEntry(_Strict):
     coverage: float = Field(default=100.0, gt=0, le=100)
     freshness_hours: float = Field(default=26, gt=0)
     retention: Retention = Retention()
+    pods: Pods = Pods()
     owner: str = "team:platform"
     vendor_contact: str = ""
+
+
+def _pods_per(entry: DatabaseEntry) -> Literal["chunk", "run"]:
+    return "chunk" if entry.refresh.rule == "vendor" else "run"
 
 
 def _allowed(allowance: BadRecords | None, day: date) -> int:
@@ -224,6 +258,11 @@ class DatabaseSpec(_Strict):
     def chunks(self) -> tuple[tuple[TableSpec, ...], ...]:
         size = self.entry.chunk_size
         return tuple(self.tables[i : i + size] for i in range(0, len(self.tables), size))
+
+    @property
+    def is_copied_by_chunk(self) -> bool:
+        """Whether several processes may copy a run's chunks: its states are the vendor's."""
+        return (self.entry.pods.per or _pods_per(self.entry)) == "chunk"
 
     def table(self, name: str) -> TableSpec:
         """The spec of a table by its name at the source."""
@@ -346,7 +385,11 @@ def _explain(error: ValidationError) -> str:
 
 
 def _allowed_fields(loc: tuple[Any, ...]) -> str:
-    sections: dict[str, type[BaseModel]] = {"refresh": RefreshRule, "retention": Retention}
+    sections: dict[str, type[BaseModel]] = {
+        "refresh": RefreshRule,
+        "retention": Retention,
+        "pods": Pods,
+    }
     model = sections.get(loc[0], DatabaseEntry) if len(loc) > 1 else DatabaseEntry
     if loc[0] == "tables":  # tables, the shape of `tables`, the table's name, ..
         inner: dict[str, type[BaseModel]] = {
@@ -391,6 +434,12 @@ def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Pa
         raise CatalogError(
             f"tables.{deprecates[0]}.breaking_drift: 'deprecate' would empty the older days' views"
             " of the sharded layout; allowed: 'refuse'",
+            where=f"catalog {path}",
+        )
+    if entry.pods.per == "chunk" and entry.refresh.rule == "schedule":
+        raise CatalogError(
+            "pods.per: 'chunk' would read each chunk of a live database at an instant of its own;"
+            " allowed: 'run'",
             where=f"catalog {path}",
         )
     unknown = sorted(set(entry.misfits) - set(MAPPINGS[entry.kind]))

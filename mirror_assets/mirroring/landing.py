@@ -29,7 +29,7 @@ STAMP = "%Y%m%d%H%M%S"
 PART_BYTES = 256 * 1024 * 1024
 _MANIFEST = ".manifest.json"
 _LIBC = ctypes.CDLL(None, use_errno=True)
-Isolation = Literal["one instant", "per table"]
+Isolation = Literal["one instant", "one refresh", "per table"]
 
 
 @dataclass(frozen=True)

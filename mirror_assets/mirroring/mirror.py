@@ -67,6 +67,8 @@ class MirrorRun:
     """Copies tables of one database for one partition, ahead of their publication.
 
     ``tables`` is the order of copying; ``publish`` may be asked for any of them, once each.
+    Where other processes copy more tables of the same run, ``agree`` is told the refresh found
+    here, and raises RefreshLanded when theirs is another.
     Use as a context manager: leaving it stops the copying and removes what was not published.
     """
 
@@ -83,6 +85,7 @@ class MirrorRun:
         scratch: Path,
         memory: str = "512MB",
         accept_volume: frozenset[str] = frozenset(),
+        agree: Callable[[datetime], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._spec = spec
@@ -93,6 +96,8 @@ class MirrorRun:
         self._run_id = run_id
         self._tables = tuple(tables)
         self._accept_volume = accept_volume
+        self._agree = agree
+        self._agreed: datetime | None = None
         self._clock = clock
         self._started = clock()
         self._loader = _loader(spec, scratch, memory)
@@ -127,6 +132,7 @@ class MirrorRun:
         """Wait for these tables, then publish all good ones in one transaction."""
         self._make_room(tables)
         staged = [self._staged[table.name].result() for table in tables]
+        self._confirm(staged)
         if any(item.manifest is not None and not item.replayed for item in staged):
             self._landing.persist()
         return publish(
@@ -139,6 +145,16 @@ class MirrorRun:
             accept_volume=self._accept_volume,
             clock=self._clock,
         )
+
+    def _confirm(self, staged: Sequence[Staged]) -> None:
+        """What was copied is published only while the run's other processes copy that refresh."""
+        if self._agree is None or self._agreed is None:
+            return
+        try:
+            self._agree(self._agreed)
+        except MirrorError as error:
+            for item in staged:
+                item.error = item.error or error.at(self._where(item.table))
 
     def _make_room(self, tables: Sequence[TableSpec]) -> None:
         """Let the copier go ahead of the last of these tables, before we wait for it."""
@@ -199,6 +215,9 @@ class MirrorRun:
             self._unseen = error  # an export of a past day is replayed without the source
             instant = None
         if instant and instant.stamp.date() == self._partition:
+            if self._agree is not None and instant.refreshed_at is not None:
+                self._agree(instant.refreshed_at)
+                self._agreed = instant.refreshed_at
             return snapshot, instant
         stack.close()
         return None, instant
@@ -343,10 +362,14 @@ class MirrorRun:
             raise
 
     def _isolation(self, snapshot: Snapshot, state: TableState | None) -> Isolation:
-        """A second snapshot of a live database, or a table without versions, is another instant."""
+        """A second snapshot of a live database, or a table without versions, is another instant;
+        of one that stands still between refreshes, it is the same refresh.
+        """
         is_live = self._spec.entry.refresh.rule == "schedule"
-        is_apart = (self._reconnected and is_live) or (state is not None and not state.versioned)
-        return "per table" if is_apart else snapshot.isolation
+        if (self._reconnected and is_live) or (state is not None and not state.versioned):
+            return "per table"
+        is_shared = self._reconnected or self._agree is not None
+        return "one refresh" if is_shared else snapshot.isolation
 
     # -- typing, in the typist's thread
 

@@ -4,19 +4,19 @@ import dagster as dg
 
 from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.orchestration import alerts, health, sensors, tables, upkeep, verification
+from mirror_assets.orchestration import alerts, health, pods, sensors, tables, upkeep, verification
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.partitions import DAILY
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Environment, Settings
 
 
 def build_definitions(settings: Settings, mirror: MirrorResource | None = None) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of every catalogued database."""
     databases = settings.databases()
-    parts = [database_definitions(spec) for spec in databases]
+    parts = [database_definitions(spec, settings.environment) for spec in databases]
     common = dg.Definitions(
         resources={"mirror": mirror or MirrorResource()},
-        # a snapshot belongs to one process: so do all chunks of a run
+        # a snapshot belongs to one process, so do all chunks of a run; a job may say otherwise
         executor=dg.in_process_executor,
         jobs=[upkeep.upkeep_job(databases)],
         schedules=[upkeep.upkeep_schedule()],
@@ -25,29 +25,31 @@ def build_definitions(settings: Settings, mirror: MirrorResource | None = None) 
     return dg.Definitions.merge(*parts, common)
 
 
-def database_definitions(spec: DatabaseSpec) -> dg.Definitions:
+def database_definitions(spec: DatabaseSpec, environment: Environment = "local") -> dg.Definitions:
     """Everything that one catalog file asks for."""
     is_vendor = spec.entry.refresh.rule == "vendor"
-    chunks = [tables.chunk_assets(spec, number) for number in range(len(spec.chunks))]
+    chunks = [tables.chunk_assets(spec, number, environment) for number in range(len(spec.chunks))]
+    tags = {keys.DATABASE_TAG: spec.name}
     checks = health.health_checks(spec)
     exactness = verification.exactness_check(spec)
     mirror_job = dg.define_asset_job(
         keys.mirror_job(spec),
         selection=dg.AssetSelection.assets(*(key for chunk in chunks for key in chunk.keys)),
         partitions_def=DAILY,
-        tags={keys.DATABASE_TAG: spec.name},
+        tags=tags | pods.run_tags(spec, environment),
+        executor_def=pods.executor(spec, environment),
         description=f"Mirrors every table of {spec.name} for one day.",
     )
     health_job = dg.define_asset_job(
         keys.health_job(spec),
         selection=dg.AssetSelection.checks(checks),
-        tags={keys.DATABASE_TAG: spec.name},
+        tags=tags,
         description=f"Is {spec.name} fresh, and does its catalog miss a table?",
     )
     verify_job = dg.define_asset_job(
         keys.verify_job(spec),
         selection=dg.AssetSelection.checks(exactness),
-        tags={keys.DATABASE_TAG: spec.name},
+        tags=tags,
         description=f"Is a day of {spec.name} exactly what the source held? Config: partition,"
         " tables, against (auto, source, export, digests).",
     )

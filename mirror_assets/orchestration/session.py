@@ -1,13 +1,13 @@
 """The process's side of a Dagster run: one MirrorRun per database, shared by its chunks.
 
-A run's chunks share one snapshot, so they execute in one process; while Dagster stores the events
-of one chunk, the next is published and those after it are copied.
+Chunks in one process share one snapshot; while Dagster stores the events of one chunk, the next is
+published and those after it are copied. Where each chunk has a pod, each has a process of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -96,12 +96,13 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         partition: date,
         run_id: str,
         accept_volume: frozenset[str] = frozenset(),
+        agree: Callable[[datetime], None] | None = None,
     ) -> list[TableReport]:
         """Publish ``tables``; the first call starts copying all ``selected`` ones, these first.
 
         The chunk after these is published next, without being asked, while the caller reports: a
         run that is killed just then leaves published tables without an event, and repeating it is
-        harmless.
+        harmless. ``agree``: see MirrorRun.
         """
         run = self._runs.get((spec.name, partition))
         if run is None:
@@ -117,6 +118,7 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 scratch=self._scratch,
                 memory=self._settings.memory,
                 accept_volume=accept_volume,
+                agree=agree,
             )
             self._runs[spec.name, partition] = run.__enter__()
         published = self._ahead.pop(_names(tables), None)

@@ -9,9 +9,11 @@ from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.staged import TableReport
+from mirror_assets.orchestration import pods
 from mirror_assets.orchestration.retries import decide_retry
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.partitions import DAILY, day_of
+from mirror_assets.settings import Environment
 
 Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 
@@ -48,7 +50,9 @@ def coverage_check(spec: DatabaseSpec, table: TableSpec) -> dg.AssetCheckSpec:
     )
 
 
-def chunk_assets(spec: DatabaseSpec, number: int) -> dg.AssetsDefinition:
+def chunk_assets(
+    spec: DatabaseSpec, number: int, environment: Environment = "local"
+) -> dg.AssetsDefinition:
     """One step that mirrors up to ``chunk_size`` tables of a database."""
     chunk = spec.chunks[number]
 
@@ -60,20 +64,22 @@ def chunk_assets(spec: DatabaseSpec, number: int) -> dg.AssetsDefinition:
         # One result of a range run would mark every day materialized, a refused one included.
         backfill_policy=dg.BackfillPolicy.multi_run(1),
         pool=f"mirror_{spec.name}",
-        op_tags={keys.DATABASE_TAG: spec.name},
+        op_tags={keys.DATABASE_TAG: spec.name, **pods.step_tags(spec, environment)},
     )
     def mirror_chunk(context: dg.AssetExecutionContext, mirror: MirrorResource) -> Results:
         partition = day_of(_only_partition(context))
         wanted = context.selected_asset_keys
         tables = [table for table in chunk if keys.table_key(spec, table) in wanted]
+        agree = pods.agreement(context)
         try:
             reports = mirror.publish(
                 spec,
                 tables,
-                _selected_in_run(context, spec),
+                tables if agree else _selected_in_run(context, spec),
                 partition=partition,
                 run_id=context.run_id,
                 accept_volume=_accepted(context),
+                agree=agree,
             )
         except MirrorError as error:
             decide_retry(context, [error])

@@ -88,6 +88,10 @@ def test_an_allowance_holds_until_its_day(tmp_path: Path) -> None:
         ),
         (_HEAD + _TABLES + "refresh: {cron: x, when: y}\n", ["refresh.when", "settle_minutes"]),
         (_HEAD + _TABLES + "retention: {days: 2}\n", ["retention.days", "landing_days"]),
+        (_HEAD + _TABLES + "pods: {ram: 2Gi}\n", ["pods.ram", "allowed: cpu, memory, per"]),
+        (_HEAD + _TABLES + "pods: {memory: 2GB}\n", ["pods.memory", "'2GB'", "4Gi"]),
+        (_HEAD + _TABLES + "pods: {per: table}\n", ["pods.per", "'chunk' or 'run'"]),
+        (_HEAD + _TABLES + "pods: {per: chunk}\n", ["pods.per", "an instant of its own", "'run'"]),
         (
             _HEAD + "tables: {a: {zero_dates: maybe}}\n",
             ["tables.a.zero_dates", "'maybe'", "'null' or 'reject'"],
@@ -150,6 +154,25 @@ def test_a_wrong_catalog_names_field_and_allowed_values(
     error = _refused(tmp_path, text)
     for word in words:
         assert word in error.sentence, error.sentence
+
+
+def test_only_chunks_of_a_database_that_its_vendor_rebuilds_may_be_copied_apart(
+    tmp_path: Path,
+) -> None:
+    vendor = "refresh: {rule: vendor, cron: 0 5 * * *}\n"
+
+    def apart(text: str) -> bool:
+        return _load(tmp_path, _HEAD + _TABLES + text).is_copied_by_chunk
+
+    assert not apart("")
+    assert apart(vendor)
+    assert apart(vendor + "pods: {per: chunk}\n")
+    assert not apart(vendor + "pods: {per: run}\n")
+
+
+def test_pods_are_given_what_the_catalog_says(tmp_path: Path) -> None:
+    pods = _load(tmp_path, _HEAD + _TABLES + "pods: {cpu: 2, memory: 1.5Gi}\n").entry.pods
+    assert (pods.cpu, pods.memory) == ("2", "1.5Gi")
 
 
 def test_what_becomes_of_a_column_and_its_misfits(tmp_path: Path) -> None:
