@@ -5,7 +5,7 @@ does. `make setup` has dbt parse its project once; loading the graph never does.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,8 +85,13 @@ class Manifest:
             return dg.AssetKey(node["meta"]["dagster"]["asset_key"])
         return dg.AssetKey([node["schema"], node["name"]])
 
+    def source(self, test: Node) -> Node:
+        """The one mirrored table that a source test is about."""
+        found: Node = self.data["sources"][self._tested_source(test)]
+        return found
+
     def source_key(self, test: Node) -> dg.AssetKey:
-        return self.key(self.data["sources"][self._tested_source(test)])
+        return self.key(self.source(test))
 
     def check_key(self, test: Node) -> dg.AssetCheckKey:
         tested = self.tested(test)
@@ -119,12 +124,7 @@ class Manifest:
         return [self._asset_spec(node) for node in self.models.values()]
 
     def check_specs(self) -> list[dg.AssetCheckSpec]:
-        return [self._check_spec(node) for node in self.tests.values()]
-
-    def source_check_specs(self, keys: Sequence[dg.AssetKey]) -> list[dg.AssetCheckSpec]:
-        """The checks that dbt's source tests are, of these assets."""
-        tests = [test for test in self.source_tests.values() if self.source_key(test) in keys]
-        return [self._check_spec(test) for test in tests]
+        return [self.check_spec(node) for node in self.tests.values()]
 
     def _asset_spec(self, node: Node) -> dg.AssetSpec:
         return dg.AssetSpec(
@@ -153,13 +153,17 @@ class Manifest:
             },
         )
 
-    def _check_spec(self, test: Node) -> dg.AssetCheckSpec:
+    def check_spec(
+        self, test: Node, start: dg.AutomationCondition[Any] | None = None
+    ) -> dg.AssetCheckSpec:
+        """The check that a test is, which holds nothing back; ``start`` says when it runs alone."""
         key = self.check_key(test)
         return dg.AssetCheckSpec(
             key.name,
             asset=key.asset_key,
             description=test["description"] or f"dbt's test `{test['name']}`",
             blocking=False,
+            automation_condition=start,
         )
 
 

@@ -17,6 +17,8 @@ from mirror_assets.orchestration.automation import when_inputs_land
 from mirror_assets.orchestration.retries import decide_retry
 from mirror_assets.partitions import DAILY, day_of
 
+#: Both kinds of steps can fail, and their runs be tried again.
+StepContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 #: Steps that write into the warehouse; they wait for each other, not for mirrors.
 POOL = "downstream"
 
@@ -79,7 +81,7 @@ def step(context: dg.AssetExecutionContext, where: str = "") -> Iterator[date]:
         raise failure(context, at_edge(error, where)) from None
 
 
-def failure(context: dg.AssetExecutionContext, error: MirrorError) -> dg.Failure:
+def failure(context: StepContext, error: MirrorError) -> dg.Failure:
     """An error as a failed step, its one bit told to the daemon that retries runs."""
     decide_retry(context, [error])
     return dg.Failure(

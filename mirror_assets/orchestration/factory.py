@@ -34,7 +34,11 @@ def database_definitions(spec: DatabaseSpec, environment: Environment = "local")
     exactness = verification.exactness_check(spec)
     mirror_job = dg.define_asset_job(
         keys.mirror_job(spec),
-        selection=dg.AssetSelection.assets(*(key for chunk in chunks for key in chunk.keys)),
+        # without the checks that others hang onto these tables: they run when a table has landed
+        selection=dg.AssetSelection.assets(
+            *(key for chunk in chunks for key in chunk.keys)
+        ).without_checks()
+        | dg.AssetSelection.checks(*(key for chunk in chunks for key in chunk.check_keys)),
         partitions_def=DAILY,
         tags=tags | pods.run_tags(spec, environment),
         executor_def=pods.executor(spec, environment),

@@ -16,12 +16,15 @@ STRATEGY_TAG = "dagster/retry_strategy"
 _TRANSIENT_TAG = "mirror/transient_failure"
 
 
-def decide_retry(context: dg.AssetExecutionContext, errors: Sequence[MirrorError]) -> None:
+def decide_retry(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+    errors: Sequence[MirrorError],
+) -> None:
     """Tell the daemon whether this run deserves another try."""
-    run = context.instance.get_run_by_id(context.run_id)
-    earlier = run is not None and run.tags.get(_TRANSIENT_TAG) == context.run_id
+    run = context.instance.get_run_by_id(context.run.run_id)
+    earlier = run is not None and run.tags.get(_TRANSIENT_TAG) == context.run.run_id
     transient = earlier or any(error.transient for error in errors)
     tags = {RETRY_TAG: str(transient).lower(), STRATEGY_TAG: "FROM_ASSET_FAILURE"}
     if transient:
-        tags[_TRANSIENT_TAG] = context.run_id
-    context.instance.add_run_tags(context.run_id, tags)
+        tags[_TRANSIENT_TAG] = context.run.run_id
+    context.instance.add_run_tags(context.run.run_id, tags)

@@ -25,7 +25,9 @@ class Ticks:
         self.tick()
 
     def tick(self) -> dict[str, frozenset[dg.AssetKey]]:
-        """What is to be materialized now, by partition."""
+        """What is to be materialized now, by partition. Checks that automation starts are not told:
+        whoever mirrors with `dagster asset materialize` has run them.
+        """
         result = dg.evaluate_automation_conditions(
             defs=self._definitions, instance=self._instance, cursor=self._cursor
         )

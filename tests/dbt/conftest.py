@@ -78,13 +78,13 @@ class Lake:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings = Settings.from_env(
-            {
-                "MIRROR_WAREHOUSE": f"ducklake:sqlite:{folder}/lake.sqlite",
-                "MIRROR_LAKE": f"{folder}/lake",
-                "MIRROR_EXTENSIONS": f"{folder}/extensions",
-            }
-        )
+        self.variables = {
+            "MIRROR_WAREHOUSE": f"ducklake:sqlite:{folder}/lake.sqlite",
+            "MIRROR_LAKE": f"{folder}/lake",
+            "MIRROR_EXTENSIONS": f"{folder}/extensions",
+            "MIRROR_SCRATCH": f"{folder}/scratch",
+        }
+        self.settings = Settings.from_env(self.variables)
         self.warehouse = self.settings.warehouse()
         assert isinstance(self.warehouse, DuckLakeWarehouse)
         self.warehouse.commit(lambda tx: None)
