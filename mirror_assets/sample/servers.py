@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,16 @@ import pymysql
 from psycopg2 import sql
 from pymysql.connections import Connection as MariaDBConnection
 from pymysql.cursors import Cursor
+
+from mirror_assets.mirroring.sources import private_postgres
+from mirror_assets.mirroring.sources.private_postgres import (
+    ServerFailed,
+    exited,
+    free_port,
+    is_root,
+    server_pid,
+    write_private,
+)
 
 ADMIN = "admin"
 READER = "reader"
@@ -65,12 +74,8 @@ class PrivateServer(ABC):
         pid = self._pid()
         if pid is None:
             return
-        os.kill(pid, self.stop_signal)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while not _exited(pid):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"server {pid} of {self.directory} did not stop")
-            time.sleep(_POLL_SECONDS)
+        if not private_postgres.stop(pid, self.stop_signal, _STOP_SECONDS):
+            raise RuntimeError(f"server {pid} of {self.directory} did not stop")
 
     def remove(self) -> None:
         """Stop the instance and delete everything it stored."""
@@ -142,37 +147,24 @@ class PrivateServer(ABC):
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if _can_bind(probe, port):
                     return port
-        with closing(socket.socket()) as probe:
-            probe.bind((_HOST, 0))
-            return int(probe.getsockname()[1])
+        return free_port()
 
     def _pid(self) -> int | None:
-        try:
-            pid = int(self._pid_file.read_text().splitlines()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (OSError, ValueError, IndexError):
-            return None
-        # A stale file may name a process id that now belongs to somebody else.
-        data = os.fsencode(self._data)
-        ours = {data, b"--datadir=" + data}
-        return pid if ours.intersection(command.split(b"\0")) else None
+        return server_pid(self._data, self._pid_file)
 
     def _password(self, user: str) -> str:
         path = self.directory / f"{user}.password"
         if not path.exists():
-            _write_private(path, secrets.token_hex(24), mode=0o400)
+            write_private(path, secrets.token_hex(24), mode=0o400)
         return path.read_text()
 
     def _program(self, name: str) -> str:
-        folders = (os.environ.get("PATH", os.defpath), *self._program_folders())
+        # Debian keeps server programs besides the folders of PATH
+        folders = (os.environ.get("PATH", os.defpath), "/usr/sbin")
         found = shutil.which(name, path=os.pathsep.join(folders))
         if found is None:
             raise RuntimeError(f"{name} not found: install the Debian package {self.package}")
         return found
-
-    def _program_folders(self) -> list[str]:
-        """Where Debian keeps server programs besides the folders of PATH."""
-        return ["/usr/sbin"]
 
 
 class MariaDB(PrivateServer):
@@ -240,7 +232,7 @@ class MariaDB(PrivateServer):
         program = self._program("mariadbd")
         logins = self.directory / "logins.sql"
         logins.unlink(missing_ok=True)
-        _write_private(logins, self._login_statements(), mode=0o600)
+        write_private(logins, self._login_statements(), mode=0o600)
         try:
             self._wait_until_ready(self._spawn([program, *self._options(port, logins)]), port)
         finally:
@@ -295,7 +287,7 @@ class MariaDB(PrivateServer):
 
     def _wait_until_ready(self, pid: int, port: int) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not _exited(pid):
+        while not exited(pid):
             try:
                 self._connect(port).close()
                 return
@@ -380,29 +372,12 @@ class PostgreSQL(PrivateServer):
 
     @property
     def _home(self) -> Path:
-        """The folder above the data directory.
-
-        PostgreSQL refuses to run as root, and its own user may not be able to reach the
-        directory. A root process therefore lends it a folder elsewhere and notes its path.
-        """
-        if self._home_note.exists():
-            return Path(self._home_note.read_text())
-        return self.directory
-
-    @property
-    def _home_note(self) -> Path:
-        return self.directory / "home"
+        """The folder above the data directory."""
+        return private_postgres.home(self.directory)
 
     def _prepare(self) -> None:
-        if _is_root() and not self._home_note.exists():
-            home = Path(tempfile.mkdtemp(prefix="sample-pg-", dir="/var/tmp"))
-            shutil.chown(home, user="postgres", group="postgres")
-            self._home_note.write_text(str(home))
+        private_postgres.make_home(self.directory, "sample-pg-")
         super()._prepare()
-
-    def _program_folders(self) -> list[str]:
-        versions = Path("/usr/lib/postgresql").glob("*/bin")
-        return [str(folder) for folder in sorted(versions, reverse=True)]
 
     def remove(self) -> None:
         home = self._home
@@ -410,48 +385,12 @@ class PostgreSQL(PrivateServer):
         shutil.rmtree(home, ignore_errors=True)
 
     def _install(self, data: Path) -> None:
-        # A file and not a pipe: the other user may not open the pipe of a root process.
-        password = self._home / "initdb.password"
-        password.unlink(missing_ok=True)
-        _write_private(password, self._password(ADMIN), mode=0o400)
-        try:
-            if _is_root():
-                shutil.chown(password, user="postgres")
-            self._initdb(data, password)
-        finally:
-            password.unlink()
-
-    def _initdb(self, data: Path, password: Path) -> None:
-        _run(
-            [
-                *_as_postgres(),
-                self._program("initdb"),
-                f"--pgdata={data}",
-                f"--username={ADMIN}",
-                "--auth=scram-sha-256",
-                f"--pwfile={password}",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--no-sync",
-            ]
-        )
+        with _told():
+            private_postgres.initdb(data, user=ADMIN, password=self._password(ADMIN))
 
     def _launch(self, port: int) -> None:
-        log = self._data / "server.log"
-        options = f"-p {port} -h {_HOST} -c unix_socket_directories='' -c synchronous_commit=off"
-        arguments = ["start", "-w", f"-t{_START_SECONDS:.0f}", "-D", str(self._data)]
-        try:
-            _run(
-                [
-                    *_as_postgres(),
-                    self._program("pg_ctl"),
-                    *arguments,
-                    f"--log={log}",
-                    f"--options={options}",
-                ]
-            )
-        except RuntimeError as error:
-            raise RuntimeError(f"postgres did not start:\n{_tail(log)}") from error
+        with _told():
+            private_postgres.start(self._data, port)
 
 
 _READER_GRANTS = (
@@ -462,36 +401,18 @@ _READER_GRANTS = (
 )
 
 
-def _is_root() -> bool:
-    return os.geteuid() == 0
+@contextmanager
+def _told() -> Iterator[None]:
+    """The engine's error as this module's."""
+    try:
+        yield
+    except ServerFailed as error:
+        raise RuntimeError(error.sentence) from None
 
 
 def _as_root() -> list[str]:
     """MariaDB runs as root only when told so; another user might not reach the directory."""
-    return ["--user=root"] if _is_root() else []
-
-
-def _as_postgres() -> list[str]:
-    if not _is_root():
-        return []
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-
-
-def _exited(pid: int) -> bool:
-    """Whether a process has ended; a child of this process is collected as well."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return _state(pid) in {"", "Z", "X"}
-
-
-def _state(pid: int) -> str:
-    """The letter of a process state, empty when there is no such process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return fields.rpartition(")")[2].split()[0]
+    return ["--user=root"] if is_root() else []
 
 
 def _run(command: Sequence[str]) -> None:
@@ -506,12 +427,6 @@ def _run(command: Sequence[str]) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(f"{Path(command[0]).name} failed:\n{done.stdout}")
-
-
-def _write_private(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text)
 
 
 def _can_bind(probe: socket.socket, port: int) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mirror_assets.commons.cache_settings import VARIABLES, CacheSettings
-from mirror_assets.commons.encounter_cache import CacheTable, HttpJob, LocalJob, SshJob
+from mirror_assets.commons.encounter_cache import CacheTable
 from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.remote_job import HttpJob, LocalJob, SshJob
 from mirror_assets.settings import Settings
 from tests.commons.cache import CANARY
 

@@ -35,13 +35,6 @@ from mirror_assets.commons.encounter_cache import (
     CacheNotFilled,
     CacheReport,
     CacheTable,
-    HttpJob,
-    JobRefused,
-    JobUnreachable,
-    LocalJob,
-    ProgressLines,
-    RemoteJob,
-    SshJob,
     error_link,
     fill_cache,
     wait_for,
@@ -51,6 +44,15 @@ from mirror_assets.mirroring.errors import (
     SettingsError,
     SourceFault,
     SourceUnavailable,
+)
+from mirror_assets.mirroring.remote_job import (
+    HttpJob,
+    JobRefused,
+    JobUnreachable,
+    LocalJob,
+    ProgressLines,
+    RemoteJob,
+    SshJob,
 )
 from tests.commons.cache import CANARY, Database, encounter, job_command, write_document
 
