@@ -18,8 +18,8 @@ from benchmarks.config import ROOT, _size
 from benchmarks.sections import Section, at_most
 from benchmarks.timing import Case, once
 from mirror_assets.elation import encounters
-from mirror_assets.mirroring.landing import private_folder
 from mirror_assets.mirroring.names import literal
+from mirror_assets.mirroring.storage import private_folder
 from mirror_assets.mirroring.warehouses.ducklake import install_extensions
 from mirror_assets.sample.generator import PHRASES
 

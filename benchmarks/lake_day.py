@@ -48,7 +48,7 @@ warehouse = DuckLakeWarehouse(
 
 
 def build(days: str) -> None:
-    done = settings.lake.parent / "built"
+    done = Path(settings.lake).parent / "built"
     if done.exists():
         return
     first = _day(0) - timedelta(days=int(days))
@@ -107,7 +107,8 @@ def _publish(day: date, chunks: tuple[tuple[TableSpec, ...], ...], start: float 
 
 def _stage(table: TableSpec, day: date) -> Staged:
     folder = warehouse.staging(spec.dataset, table.name, day)
-    shutil.copyfile(_sample(), folder / "0.parquet")
+    file = f"{folder}/0.parquet"
+    shutil.copyfile(_sample(), file)
     manifest = Manifest(
         database=spec.name,
         table=table.name,
@@ -121,12 +122,12 @@ def _stage(table: TableSpec, day: date) -> Staged:
         parts=(),
         source_info={},
     )
-    return Staged(table, folder, manifest=manifest, files=(folder / "0.parquet",), loaded=_ROWS)
+    return Staged(table, folder, manifest=manifest, files=(file,), loaded=_ROWS)
 
 
 def _sample() -> Path:
     """One tiny Parquet file, the same for every table and day."""
-    path = settings.lake.parent / "sample.parquet"
+    path = Path(settings.lake).parent / "sample.parquet"
     if not path.exists():
         values = ", ".join(
             f"{value}::{types.to_duckdb(column.type)} AS {column.name}"
@@ -164,7 +165,7 @@ def _add(tx: DuckLakeTransaction, table: TableSpec) -> None:
 
 
 def _folder(table: TableSpec) -> Path:
-    return settings.lake / spec.dataset / table.name
+    return Path(settings.lake) / spec.dataset / table.name
 
 
 def _recorded(day: date) -> bool:

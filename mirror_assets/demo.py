@@ -24,8 +24,8 @@ import click
 
 from mirror_assets.mirroring import refresh as refreshes
 from mirror_assets.mirroring import status
-from mirror_assets.mirroring.landing import private_file, private_folder
 from mirror_assets.mirroring.sources import open_source
+from mirror_assets.mirroring.storage import private_file, private_folder
 from mirror_assets.sample import commons, elation, member_index, quality_measure
 from mirror_assets.sample.servers import ADMIN, MariaDB, PostgreSQL
 from mirror_assets.sample.services import MeasureService

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror_assets.mirroring.errors import SettingsError, TransientError
-from mirror_assets.mirroring.landing import private_file, private_folder
+from mirror_assets.mirroring.storage import private_file, private_folder
 
 if TYPE_CHECKING:
     from google.cloud.secretmanager_v1 import SecretManagerServiceClient

@@ -19,7 +19,8 @@ from typing import Literal, TypeVar, get_args
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import LandingFault, MirrorError, SettingsError, reason
-from mirror_assets.mirroring.landing import PART_BYTES, Landing, private_folder
+from mirror_assets.mirroring.landing import PART_BYTES, Landing
+from mirror_assets.mirroring.storage import private_folder
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 from mirror_assets.secret import Secrets
 
@@ -52,8 +53,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
         f"ducklake:sqlite:{HOME}/lake.sqlite",
         "where mirrored tables are published",
     ),
-    "MIRROR_LAKE": (f"{HOME}/lake", "folder of the lake's Parquet files"),
-    "MIRROR_LANDING": (f"{HOME}/landing", "folder or URL where exports lie until they expire"),
+    "MIRROR_LAKE": (f"{HOME}/lake", "folder or `gs://` URL of the lake's Parquet files"),
+    "MIRROR_LANDING": (
+        f"{HOME}/landing",
+        "folder or `gs://` URL where exports lie until they expire",
+    ),
     "MIRROR_SCRATCH": (f"{HOME}/scratch", "private folder for spilled data; emptied on exit"),
     "MIRROR_EXTENSIONS": (f"{HOME}/duckdb", "private folder of DuckDB's extensions"),
     "MIRROR_CATALOG_PATH": (
@@ -66,7 +70,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
         "",
         "overrides every catalog's `settle_minutes` (the demo's is short)",
     ),
-    "MIRROR_DOCUMENTS": (f"{HOME}/documents", "folder or URL of the members' JSON documents"),
+    "MIRROR_DOCUMENTS": (
+        f"{HOME}/documents",
+        "folder or `gs://` URL of the members' JSON documents",
+    ),
     "MIRROR_MEASURES_URL": ("", "base URL of the quality-measure service"),
     "MIRROR_MEASURES_URL_FILE": (f"{HOME}/secrets/measures.url", "file holding that URL"),
     "MIRROR_MEASURES_KEY_FILE": (
@@ -89,12 +96,12 @@ VARIABLES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Where everything is. Paths are absolute."""
+    """Where everything is. Paths are absolute; ``lake`` is one, or a ``gs://`` URL."""
 
     environment: Environment
     chosen: tuple[str, ...]
     warehouse_url: str
-    lake: Path
+    lake: str
     landing_url: str
     documents_url: str
     scratch: Path
@@ -139,7 +146,7 @@ class Settings:
             environment=environment,
             chosen=_words(value("MIRROR_DATABASES")),
             warehouse_url=_absolute_catalog(value("MIRROR_WAREHOUSE")),
-            lake=Path(value("MIRROR_LAKE")).absolute(),
+            lake=_absolute_url(value("MIRROR_LAKE")),
             landing_url=_absolute_url(value("MIRROR_LANDING")),
             documents_url=_absolute_url(value("MIRROR_DOCUMENTS")),
             scratch=Path(value("MIRROR_SCRATCH")).absolute(),

@@ -30,6 +30,7 @@ from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.sample import elation
 from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer
 from mirror_assets.settings import Settings, remove_scratch
+from tests.fakes.cloud_storage import CloudStorage
 
 SCALE = 0.01
 Moment = Literal["before", "amid"]
@@ -412,6 +413,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def cloud_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudStorage]:
+    """A Cloud Storage emulator that this process's clients find; take a bucket of your own."""
+    storage = CloudStorage(tmp_path_factory.mktemp("cloud-storage"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in storage.variables.items():
+            patch.setenv(name, value)
+        yield storage
+    storage.stop()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def test_without_variables_everything_is_below_the_working_directory(
     settings = Settings.from_env({})
     home = tmp_path / ".mirror"
     assert settings.warehouse_url == f"ducklake:sqlite:{home}/lake.sqlite"
-    assert (settings.lake, settings.landing_url) == (home / "lake", str(home / "landing"))
+    assert (settings.lake, settings.landing_url) == (str(home / "lake"), str(home / "landing"))
     assert (settings.scratch, settings.extensions) == (home / "scratch", home / "duckdb")
     assert (settings.part_bytes, settings.settle_minutes) == (256 << 20, None)
     assert [spec.name for spec in settings.databases() if spec.name == "elation"] == ["elation"]

@@ -172,7 +172,7 @@ def _record(
         "misfits_nulled": broken,
         "misfit_columns": json.dumps({draftjs.TEXT_COLUMN: broken}) if broken else None,
         "seconds": round((datetime.now(UTC) - now).total_seconds(), 3),
-        "bytes": sum(file.stat().st_size for file in made.files),
+        "bytes": made.bytes,
         "recorded_at": now,
         "yielded": False,
     }

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-from mirror_assets.mirroring.landing import private_file
+from mirror_assets.mirroring.storage import lake
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
 
@@ -23,9 +22,10 @@ class Derived:
     dataset: str
     table: str
     day: date
-    folder: Path
-    files: list[Path] = field(default_factory=list)
+    folder: str
+    files: list[str] = field(default_factory=list)
     rows: int = 0
+    bytes: int = 0
     settled: bool = False
 
     def publish(self, tx: Transaction, view: str) -> None:
@@ -51,18 +51,30 @@ def staged(warehouse: Warehouse, dataset: str, table: str, day: date) -> Iterato
 def stage_query(warehouse: Warehouse, made: Derived, statements: Sequence[str]) -> None:
     """Stage the answers of some queries, each of them in memory for itself."""
     for statement in statements:
-        path = made.folder / f"{len(made.files)}.parquet"
+        path = f"{made.folder}/{len(made.files)}.parquet"
         made.rows += warehouse.save(statement, path)
-        made.files.append(path)
+        _add(made, path)
 
 
 def stage_batches(made: Derived, schema: Any, batches: Iterable[Any]) -> None:
     """Stage Arrow record batches of one schema."""
     import pyarrow.parquet as pq  # here, because it would slow down loading the code location
 
-    path = made.folder / f"{len(made.files)}.parquet"
-    with private_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+    path = f"{made.folder}/{len(made.files)}.parquet"
+    files = lake(made.folder)
+    with (
+        files.guard(f"{made.dataset}.{made.table}"),
+        files.create(path) as file,
+        pq.ParquetWriter(file, schema) as writer,
+    ):
         for batch in batches:
             made.rows += batch.num_rows
             writer.write_batch(batch)
+    _add(made, path)
+
+
+def _add(made: Derived, path: str) -> None:
+    files = lake(path)
+    with files.guard(f"{made.dataset}.{made.table}"):
+        made.bytes += files.size(path)
     made.files.append(path)

@@ -44,14 +44,14 @@ def examine(
     *,
     landing: Landing,
     warehouse: Warehouse,
-    lake: Path,
+    lake: str,
     source_of: Callable[[DatabaseSpec], Source],
 ) -> Iterator[Finding]:
     """Every finding, as it is made."""
     yield _driver()
-    yield _space("lake", lake)
-    if landing.local:
-        yield _space("landing zone", Path(landing.root))
+    for subject, place in (("lake", lake), ("landing zone", landing.root)):
+        if "://" not in place:
+            yield _space(subject, Path(place))
     yield _warehouse(warehouse)
     for spec in databases:
         yield _source(spec, source_of)

@@ -117,6 +117,13 @@ class LandingFault(TransientError):  # noqa: N818
     resource = "GCS"
 
 
+class StorageRefused(PermanentError):  # noqa: N818
+    """Cloud Storage does not let us read or write: credentials or permissions."""
+
+    kind = "storage"
+    resource = "GCS"
+
+
 class ExportCorrupt(PermanentError):  # noqa: N818
     """An export's files do not match its manifest."""
 

@@ -1,4 +1,4 @@
-"""Names, writes, finds and expires exports in the landing zone (any fsspec file system).
+"""Names, writes, finds and expires exports in the landing zone (a folder or Cloud Storage).
 
 ``<landing>/<database>/<YYYYMMDDHHMMSS>/<table>_<YYYYMMDD>_<n>-<token>.csv[.gz]`` beside
 ``<table>_<YYYYMMDD>.schema.json`` and, written last, ``<table>_<YYYYMMDD>.manifest.json``.
@@ -8,27 +8,25 @@ its first eight digits are the partition. An export without a manifest does not 
 
 from __future__ import annotations
 
-import ctypes
 import gzip
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from mirror_assets.mirroring import names
-from mirror_assets.mirroring.errors import ExportCorrupt, LandingFault, MirrorError, reason
+from mirror_assets.mirroring.errors import ExportCorrupt, MirrorError
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.storage import Storage, Upload
 
 STAMP = "%Y%m%d%H%M%S"
 PART_BYTES = 256 * 1024 * 1024
 _MANIFEST = ".manifest.json"
-_LIBC = ctypes.CDLL(None, use_errno=True)
 Isolation = Literal["one instant", "one refresh", "per table"]
 
 
@@ -108,17 +106,16 @@ class Manifest:
 
 
 class Landing:
-    """The landing zone at one fsspec URL or local folder.
+    """The landing zone in a local folder or at a URL such as ``gs://bucket/prefix``.
 
-    ``scratch`` is a private local folder; parts pass through it when the zone is remote.
+    Exports are streamed into it. ``scratch`` is a private local folder: a part of a remote zone is
+    copied there while it is read, one at a time.
     """
 
     def __init__(self, url: str, scratch: Path, *, part_bytes: int = PART_BYTES) -> None:
-        import fsspec  # here, because it would slow down loading the code location
-
-        self._fs, root = fsspec.core.url_to_fs(url)
-        self.root: str = root.rstrip("/")
-        self.local = "file" in self._fs.protocol
+        self.files = Storage(url)
+        self.root = self.files.root
+        self.local = self.files.local
         self.scratch = scratch
         self.part_bytes = part_bytes
 
@@ -127,7 +124,7 @@ class Landing:
         return f"{self.root}/{database}/{stamp.astimezone(UTC).strftime(STAMP)}"
 
     def uri(self, path: str) -> str:
-        return str(self._fs.unstrip_protocol(path))
+        return f"file://{path}" if self.local else path
 
     # -- writing
 
@@ -136,43 +133,21 @@ class Landing:
     ) -> ExportWriter:
         """Start an export; it exists once ``ExportWriter.finish`` wrote the manifest."""
         folder = self.folder(database, stamp)
-        with self._guard(table):
-            self._make_folder(folder)
+        with self.files.guard(table):
+            self.files.make_folder(folder)
         return ExportWriter(self, folder, _base_name(table, stamp), compression)
 
     def put_text(self, path: str, data: dict[str, Any]) -> None:
-        """Write a JSON file; on a local file system by rename, so that it is whole or absent."""
-        text = json.dumps(data, indent=1, ensure_ascii=False).encode()
-        if not self.local:
-            self._fs.pipe_file(path, text)
-            return
-        temporary = Path(f"{path}.{secrets.token_hex(4)}.tmp")
-        try:
-            with private_file(temporary) as file:
-                file.write(text)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def local_target(self, path: str) -> Path:
-        """Where a part is written first: in place, or in the scratch folder of a remote zone."""
-        return Path(path) if self.local else self.scratch / Path(path).name
-
-    def upload(self, target: Path, path: str) -> None:
-        if not self.local:
-            self._fs.put_file(str(target), path)
-
-    def delete(self, path: str) -> None:
-        self._fs.rm_file(path)
+        """Write a JSON file, whole or not at all."""
+        self.files.put({path: json.dumps(data, indent=1, ensure_ascii=False).encode()})
 
     def persist(self) -> None:
         """Wait until the exports written so far would survive a power cut.
 
         In which order does not matter: a manifest whose files are not whole counts as none.
         """
-        if self.local:
-            with self._guard(self.root):
-                persist(Path(self.root))
+        with self.files.guard(self.root):
+            self.files.persist()
 
     # -- reading
 
@@ -194,8 +169,8 @@ class Landing:
         """Partitions of which some table's finished export is still here, oldest first."""
         found = set()
         for folder in self._folders(database):
-            with self._guard(database):
-                names_ = self._fs.ls(folder, detail=False)
+            with self.files.guard(database):
+                names_ = self.files.names(folder)
             if any(name.endswith(_MANIFEST) for name in names_):
                 found.add(_stamp_of(folder).date())
         return sorted(found)
@@ -211,16 +186,18 @@ class Landing:
         return True
 
     @contextmanager
-    def open_part(self, manifest: Manifest, part: Part) -> Iterator[Path]:
-        """A local path of a part, verified against its checksum."""
-        folder = self.folder(manifest.database, manifest.stamp)
-        local = self.local_target(f"{folder}/{part.file}")
+    def open_part(self, manifest: Manifest, part: Part, *, fresh: bool = False) -> Iterator[Path]:
+        """A local path of a part, verified against its checksum.
+
+        A local part that this process has just written, ``fresh``, is not read for that.
+        """
+        path = f"{self.folder(manifest.database, manifest.stamp)}/{part.file}"
+        local = Path(path) if self.local else self.scratch / part.file
         try:
-            with self._guard(manifest.table):
+            with self.files.guard(manifest.table):
                 if not self.local:
-                    private_file(local).close()
-                    self._fs.get_file(f"{folder}/{part.file}", str(local))
-                if _sha256(local) != part.sha256:
+                    self.files.fetch(path, local)
+                if not (self.local and fresh) and _sha256(local) != part.sha256:
                     raise ExportCorrupt(
                         f"export file {part.file} does not match its manifest",
                         where=f"{manifest.database}/{manifest.table}",
@@ -237,72 +214,48 @@ class Landing:
         """Delete exports whose partition is older than ``before``; returns the folders' names."""
         gone = [f for f in self._folders(database) if _stamp_of(f).date() < before]
         for folder in gone:
-            with self._guard(database):
-                self._fs.rm(folder, recursive=True)
+            with self.files.guard(database):
+                self.files.delete_folder(folder)
         return [Path(folder).name for folder in gone]
 
     def inventory(self, database: str) -> list[str] | None:
         """Names of the source's base tables as last seen, for catalogs that say ``tables: all``."""
-        with self._guard(database):
+        with self.files.guard(database):
             try:
-                data = json.loads(self._fs.cat_file(f"{self.root}/{database}/tables.json"))
+                data = json.loads(self.files.read(f"{self.root}/{database}/tables.json"))
             except (FileNotFoundError, ValueError):
                 return None
         return list(data["tables"])
 
     def save_inventory(self, database: str, tables: list[str]) -> None:
-        with self._guard(database):
-            self._make_folder(f"{self.root}/{database}")
+        with self.files.guard(database):
             self.put_text(f"{self.root}/{database}/tables.json", {"tables": sorted(tables)})
 
     # -- internals
 
     def _folders(self, database: str) -> list[str]:
-        with self._guard(database):
-            try:
-                found = self._fs.ls(f"{self.root}/{database}", detail=False)
-            except FileNotFoundError:
-                return []
-        names_ = [path.rstrip("/") for path in found]
-        return sorted(path for path in names_ if _is_stamp(path.rsplit("/", 1)[-1]))
+        with self.files.guard(database):
+            found = self.files.names(f"{self.root}/{database}")
+        return [f"{self.root}/{database}/{name}" for name in found if _is_stamp(name)]
 
     def _finished(self, folder: str, base: str) -> Manifest | None:
         """The manifest of a table's export, if every part is present with the size it says."""
-        with self._guard(base):
+        with self.files.guard(base):
             try:
-                text = self._fs.cat_file(f"{folder}/{base}{_MANIFEST}")
-                manifest = Manifest.from_json(json.loads(text))
-                sizes = [self._fs.size(f"{folder}/{part.file}") for part in manifest.parts]
+                manifest = Manifest.from_json(
+                    json.loads(self.files.read(f"{folder}/{base}{_MANIFEST}"))
+                )
+                sizes = [self.files.size(f"{folder}/{part.file}") for part in manifest.parts]
             except (FileNotFoundError, ValueError, KeyError, TypeError):
                 return None
         return manifest if sizes == [part.bytes for part in manifest.parts] else None
-
-    def _make_folder(self, folder: str) -> None:
-        if self.local:
-            private_folder(Path(folder))
-
-    @contextmanager
-    def _guard(self, table: str) -> Iterator[None]:
-        try:
-            yield
-        except MirrorError:
-            raise
-        except Exception as error:
-            if self.local and not isinstance(error, OSError):
-                raise  # a defect of ours; a remote zone's client may raise anything
-            places = "MIRROR_LANDING" if self.local else "MIRROR_LANDING and MIRROR_SCRATCH"
-            raise LandingFault(
-                f"the landing zone failed: {reason(error)}",
-                where=table,
-                remedy=f"check space and rights of {places}, then run the partition again",
-            ) from None
 
 
 class ExportWriter:
     """Writes one table's records into parts of about ``Landing.part_bytes``.
 
-    Calls ``on_part(part, local path)`` whenever a part is closed, so that it can be loaded while
-    the next one is written. The callee owns the local file of a remote zone.
+    Calls ``on_part(part)`` whenever a part is closed, so that it can be loaded while the next one
+    is written.
     """
 
     def __init__(self, landing: Landing, folder: str, base: str, compression: str) -> None:
@@ -311,20 +264,17 @@ class ExportWriter:
         self._base = base
         self._token = secrets.token_hex(3)
         self._suffix = ".csv.gz" if compression == "gzip" else ".csv"
-        self._file: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
+        self._upload: Upload | None = None
+        self._gzip: gzip.GzipFile | None = None
         self._rows = self._bytes = self._longest = 0
         self.parts: list[Part] = []
-        self.on_part: Callable[[Part, Path], None] = lambda _part, _path: None
+        self.on_part: Callable[[Part], None] = lambda _part: None
 
     def write(self, data: bytes, rows: int, longest: int) -> None:
         """Append whole records. ``longest`` is the longest of them in bytes."""
-        with self._landing._guard(self._base):
-            if self._file is None:
-                self._file = self._open()
-            self._file.write(data)
-        if self._suffix == ".csv":
-            self._digest.update(data)
+        with self._landing.files.guard(self._base):
+            upload = self._upload or self._open()
+            (self._gzip or upload).write(data)
         self._rows += rows
         self._bytes += len(data)
         self._longest = max(self._longest, longest)
@@ -333,26 +283,24 @@ class ExportWriter:
 
     def close_part(self) -> None:
         """Close the open part, if any, and hand it on."""
-        if self._file is None:
+        upload = self._upload
+        if upload is None:
             return
-        path = self._path()
-        target = self._landing.local_target(path)
-        with self._landing._guard(self._base):
-            self._file.close()
-            self._landing.upload(target, path)
-        is_plain = self._suffix == ".csv"
+        with self._landing.files.guard(self._base):
+            if self._gzip is not None:
+                self._gzip.close()
+            upload.commit()
         part = Part(
-            file=Path(path).name,
+            file=self._file(),
             rows=self._rows,
-            bytes=self._bytes if is_plain else target.stat().st_size,
-            sha256=self._digest.hexdigest() if is_plain else _sha256(target),
+            bytes=upload.size,
+            sha256=upload.sha256,
             longest=self._longest,
         )
         self.parts.append(part)
-        self._file = None
-        self._digest = hashlib.sha256()
+        self._upload = self._gzip = None
         self._rows = self._bytes = self._longest = 0
-        self.on_part(part, target)
+        self.on_part(part)
 
     def finish(self, manifest: Manifest) -> None:
         """Write the schema, then the manifest: from here on the export exists.
@@ -365,62 +313,32 @@ class ExportWriter:
         data = manifest.to_json()
         schema = {key: data[key] for key in ("table", "primary_key", "columns")}
         try:
-            with self._landing._guard(self._base):
+            with self._landing.files.guard(self._base):
                 self._landing.put_text(f"{self._folder}/{self._base}.schema.json", schema)
                 self._landing.put_text(f"{self._folder}/{self._base}{_MANIFEST}", data)
-        except LandingFault:
+        except MirrorError:
             self.abort()
             raise
 
     def abort(self) -> None:
         """Drop what was written; nothing points at it."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-            self._landing.local_target(self._path()).unlink(missing_ok=True)
-            self._file = None
+        files = self._landing.files
+        if self._upload is not None:
+            with suppress(MirrorError), files.guard(self._base):
+                self._upload.abort()
+            self._upload = self._gzip = None
         for part in self.parts:
-            with suppress(LandingFault), self._landing._guard(self._base):
-                self._landing.delete(f"{self._folder}/{part.file}")
+            with suppress(MirrorError), files.guard(self._base):
+                files.delete(f"{self._folder}/{part.file}")
 
-    def _path(self) -> str:
-        return f"{self._folder}/{self._base}_{len(self.parts)}-{self._token}{self._suffix}"
+    def _file(self) -> str:
+        return f"{self._base}_{len(self.parts)}-{self._token}{self._suffix}"
 
-    def _open(self) -> IO[bytes]:
-        target = self._landing.local_target(self._path())
-        file = private_file(target)
-        if self._suffix == ".csv":
-            return file
-        file.close()
-        return gzip.open(target, "wb", compresslevel=1)  # type: ignore[return-value]
-
-
-def private_folder(path: Path) -> Path:
-    """Create a folder, and those above it that are missing, readable by its owner only."""
-    while not path.is_dir():
-        private_folder(path.parent)
-        with suppress(FileNotFoundError):  # an empty parent may be swept meanwhile
-            path.mkdir(mode=0o700, exist_ok=True)
-    return path
-
-
-def private_file(path: Path) -> IO[bytes]:
-    """Open a new file for writing, readable by its owner only."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    return os.fdopen(descriptor, "wb", buffering=1 << 20)
-
-
-def persist(folder: Path) -> None:
-    """Wait until all that was written to a folder's file system is on its disk.
-
-    One call for many files: an fsync of each, and of their folders, took ten times as long.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if _LIBC.syncfs(descriptor) != 0:
-            raise OSError(ctypes.get_errno(), "syncfs failed")
-    finally:
-        os.close(descriptor)
+    def _open(self) -> Upload:
+        self._upload = self._landing.files.create(f"{self._folder}/{self._file()}")
+        if self._suffix == ".csv.gz":
+            self._gzip = gzip.GzipFile("", "wb", 1, self._upload)
+        return self._upload
 
 
 def _base_name(table: str, stamp: datetime) -> str:

@@ -55,7 +55,7 @@ class Instant:
 class _Loading:
     """The typed load of one table, fed part by part."""
 
-    folder: Path
+    folder: str
     room: int = MAX_LISTED
     next_row: int = 1
     futures: list[Future[None]] = field(default_factory=list)
@@ -229,7 +229,7 @@ class MirrorRun:
         staged = Staged(table, None)
         began = monotonic()
         try:
-            staged.folder = self._staging(table)
+            staged.folder = self._warehouse.staging(self._spec.dataset, table.name, self._partition)
             loading = _Loading(staged.folder)
             manifest = self._reusable(table, snapshot, instant)
             if manifest is None:
@@ -245,16 +245,6 @@ class MirrorRun:
             self._typist.submit(self._give_up, staged, at_edge(error, self._where(table)))
             return error
         return None
-
-    def _staging(self, table: TableSpec) -> Path:
-        try:
-            return self._warehouse.staging(self._spec.dataset, table.name, self._partition)
-        except OSError as error:
-            raise WarehouseFault(
-                f"no folder for the table's files could be made in the lake: {reason(error)}",
-                where=self._where(table),
-                remedy="check space and rights of MIRROR_LAKE, then run the partition again",
-            ) from None
 
     def _reusable(
         self, table: TableSpec, snapshot: Snapshot | None, instant: Instant | None
@@ -333,7 +323,7 @@ class MirrorRun:
             )
 
         empty = draft(0, ())
-        writer.on_part = lambda part, path: self._submit_part(table, empty, loading, part, path)
+        writer.on_part = lambda part: self._submit_part(table, empty, loading, part, fresh=True)
         with self._reading(snapshot, writer):
             snapshot.check_unchanged(table)
             rows = snapshot.count(table)
@@ -374,31 +364,24 @@ class MirrorRun:
     # -- typing, in the typist's thread
 
     def _submit_part(
-        self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, path: Path
+        self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, *, fresh: bool
     ) -> None:
         def load() -> None:
-            try:
+            with self._landing.open_part(manifest, part, fresh=fresh) as path:
                 self._load_part(table, manifest, loading, part, path)
-            finally:
-                if not self._landing.local:
-                    path.unlink(missing_ok=True)
 
         loading.futures.append(self._typist.submit(load))
 
     def _load_parts(self, table: TableSpec, manifest: Manifest, loading: _Loading) -> None:
-        def load(part: Part) -> None:
-            with self._landing.open_part(manifest, part) as path:
-                self._load_part(table, manifest, loading, part, path)
-
         for part in manifest.parts:
-            loading.futures.append(self._typist.submit(load, part))
+            self._submit_part(table, manifest, loading, part, fresh=False)
 
     def _load_part(
         self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, path: Path
     ) -> None:
         began = monotonic()
         csv_part = CsvPart(path, part.file, part.rows, part.longest, loading.next_row)
-        target = loading.folder / f"{len(loading.parts)}.parquet"
+        target = f"{loading.folder}/{len(loading.parts)}.parquet"
         loaded = self._loader.load(csv_part, manifest.schema, table, target, loading.room)
         loading.parts.append(loaded)
         loading.next_row += part.rows

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from pathlib import Path
 
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.errors import MirrorError, RowsUnaccounted
@@ -20,11 +19,11 @@ class Staged:
     """One table, copied and typed, waiting to be published; or the reason why it cannot be."""
 
     table: TableSpec
-    folder: Path | None
+    folder: str | None
     replayed: bool = False
     error: MirrorError | None = None
     manifest: Manifest | None = None
-    files: tuple[Path, ...] = ()
+    files: tuple[str, ...] = ()
     loaded: int = 0
     rejected: int = 0
     rejects: tuple[Reject, ...] = ()

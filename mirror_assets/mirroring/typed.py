@@ -14,6 +14,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,10 +24,10 @@ import duckdb
 from mirror_assets.mirroring import types
 from mirror_assets.mirroring.catalog import TableSpec
 from mirror_assets.mirroring.errors import LandingFault, WarehouseFault
-from mirror_assets.mirroring.landing import private_folder
 from mirror_assets.mirroring.names import literal, sql, warehouse_name
 from mirror_assets.mirroring.scan import DEFAULT_LINE, MAX_ROW_TEXT, CsvPart, Scan
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.storage import lake, private_folder
 
 MAX_LISTED = 10_000
 MAX_KEY_TEXT = 1024
@@ -69,7 +70,7 @@ class Reject:
 class LoadedPart:
     """The outcome for one part: its Parquet file (None when no row held) and its rejects."""
 
-    parquet: Path | None
+    parquet: str | None
     rows: int
     rejected: int
     rejects: tuple[Reject, ...]
@@ -93,17 +94,18 @@ class TypedLoader:
     """Loads export parts of any table with one private in-memory DuckDB.
 
     ``memory`` limits DuckDB's memory (for example ``512MB``); what exceeds it spills to a
-    folder below ``scratch`` that ``close`` removes. Not thread-safe: one loader, one thread.
+    folder below ``scratch`` that ``close`` removes. A file for a remote lake is made there, one
+    at a time. Not thread-safe: one loader, one thread.
     """
 
     def __init__(self, scratch: Path, *, memory: str = "512MB", threads: int = 2) -> None:
         # its own: processes that share such a folder crash each other
-        self._spill = private_folder(scratch / f"spill-{secrets.token_hex(8)}")
+        self._folder = private_folder(scratch / f"load-{secrets.token_hex(8)}")
         self._connection = duckdb.connect(
             config={
                 "memory_limit": memory,
                 "threads": threads,
-                "temp_directory": str(self._spill),
+                "temp_directory": str(self._folder / "spill"),
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -115,19 +117,40 @@ class TypedLoader:
 
     def close(self) -> None:
         self._connection.close()
-        shutil.rmtree(self._spill, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def load(
-        self, part: CsvPart, schema: TableSchema, spec: TableSpec, target: Path, room: int
+        self, part: CsvPart, schema: TableSchema, spec: TableSpec, target: str, room: int
     ) -> LoadedPart:
-        """Write the part's good rows to ``target`` and name the others, at most ``room`` of them.
+        """Write the part's good rows to ``target``, a path or URL in the lake, and name the others,
+        at most ``room`` of them.
 
-        Raises WarehouseFault when DuckDB cannot read or write at all.
+        Raises WarehouseFault when DuckDB cannot read or write at all, or the lake fails.
         """
-        query = Scan(schema, spec, part)
+        with self._made(target, f"{spec.name}, file {part.file}") as local:
+            return self._load(Scan(schema, spec, part), local, target, room)
+
+    @contextmanager
+    def _made(self, target: str, where: str) -> Iterator[Path]:
+        """Where to write a file of the lake; a remote lake is given it when it is complete."""
+        files = lake(target)
+        if files.local:
+            yield Path(target)
+            return
+        local = self._folder / f"{secrets.token_hex(8)}.parquet"
         try:
-            kept = self._copy(query, target)
-            digests = self._digests(schema, target) if kept else {}
+            yield local
+            if local.exists():
+                with files.guard(where):
+                    files.put_file(local, target)
+        finally:
+            local.unlink(missing_ok=True)
+
+    def _load(self, query: Scan, local: Path, target: str, room: int) -> LoadedPart:
+        part, schema, spec = query.part, query.schema, query.spec
+        try:
+            kept = self._copy(query, local)
+            digests = self._digests(schema, local) if kept else {}
             zero_dates, misfits = self._nulled(query)
             missing = part.rows - kept
             rejects = self._rejects(query, missing, room) if missing else ()
@@ -139,9 +162,9 @@ class TypedLoader:
                 " MIRROR_MEMORY; then retry",
             ) from None
         if not kept:
-            target.unlink(missing_ok=True)
+            local.unlink(missing_ok=True)
         else:
-            target.chmod(0o600)
+            local.chmod(0o600)
         return LoadedPart(
             parquet=target if kept else None,
             rows=kept,

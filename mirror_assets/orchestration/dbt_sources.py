@@ -107,7 +107,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """The variables that dbt's profile ``lake`` reads, with absolute paths: dbt changes folder."""
     return {
         "MIRROR_WAREHOUSE": settings.warehouse_url,
-        "MIRROR_LAKE": str(settings.lake),
+        "MIRROR_LAKE": settings.lake,
         "MIRROR_EXTENSIONS": str(settings.extensions),
         "MIRROR_MEMORY": settings.memory,
     }

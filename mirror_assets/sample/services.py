@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror_assets.mirroring.landing import private_file, private_folder
+from mirror_assets.mirroring.storage import private_file, private_folder
 
 _MODULE = "mirror_assets.sample.measure_service"
 _START_SECONDS = 30

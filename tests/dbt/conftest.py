@@ -92,7 +92,7 @@ class Lake:
     def dbt(self, *arguments: str, day: str = DAY) -> DbtRun:
         """dbt inside the writer's turn, which its caller takes."""
         environment = dbt_sources.environment(self.settings)
-        with (self.settings.lake / ".writer.lock").open("w") as turn:
+        with Path(self.settings.lake, ".writer.lock").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             return run_dbt(self.folder, *arguments, day=day, environment=environment)
 

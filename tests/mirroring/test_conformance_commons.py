@@ -60,7 +60,7 @@ class Importer:
         path = self.folder / "part.csv"
         path.write_text(data, encoding="utf-8", newline="")
         part = CsvPart(path, path.name, 1, len(data) + 1, 1)
-        target = self.folder / "0.parquet"
+        target = str(self.folder / "0.parquet")
         return self._loader.load(part, self.schema(*lines), self.spec.table("t"), target, 10)
 
     def row(self, data: str, *lines: str) -> dict[str, Any]:

@@ -43,9 +43,9 @@ def rows_of(generation: int) -> int:
     return 100 + generation % 7
 
 
-def stage(lake: DuckLakeWarehouse, table: str, day: date, generation: int) -> Path:
+def stage(lake: DuckLakeWarehouse, table: str, day: date, generation: int) -> str:
     """A Parquet file in which every row tells its generation."""
-    file = lake.staging("clinic", table, day) / "0.parquet"
+    file = lake.staging("clinic", table, day) + "/0.parquet"
     rows = rows_of(generation)
     pq.write_table(pa.table({"id": range(rows), "generation": [generation] * rows}), file)
     return file

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from mirror_assets.mirroring import landing, status
+from mirror_assets.mirroring import status, storage
 from mirror_assets.mirroring.errors import (
     LandingFault,
     MirrorError,
@@ -33,7 +33,6 @@ from mirror_assets.mirroring.errors import (
 from mirror_assets.mirroring.landing import Landing
 from mirror_assets.mirroring.sources import mysql, open_source, postgres
 from mirror_assets.mirroring.staged import TableReport
-from mirror_assets.mirroring.warehouses import ducklake
 from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer
 from tests.conftest import kind_bench, start, utc_now
 
@@ -579,18 +578,14 @@ def test_files_are_on_the_disk_before_the_catalog_names_them(
     spec = bench.catalog(["t"])
     told: list[tuple[str, bool, bool]] = []
 
-    def spied(module: Any) -> Callable[[Path], None]:
-        real = module.persist
+    real = storage.persist
 
-        def persist(folder: Path) -> None:
-            real(folder)
-            written = [p for p in folder.rglob("*") if p.suffix in (".parquet", ".csv")]
-            told.append((folder.name, bool(written), _is_visible(bench, "t")))
+    def persist(folder: Path) -> None:
+        real(folder)
+        written = [p for p in folder.rglob("*") if p.suffix in (".parquet", ".csv")]
+        told.append((folder.name, bool(written), _is_visible(bench, "t")))
 
-        return persist
-
-    for module in (landing, ducklake):
-        monkeypatch.setattr(module, "persist", spied(module))
+    monkeypatch.setattr(storage, "persist", persist)
     assert bench.mirror_day(spec)["t"].published
     assert told == [("landing", True, False), ("lake", True, False)]
     assert _is_visible(bench, "t")

@@ -235,8 +235,8 @@ def _state(bench: Bench, root: Path) -> dict[str, Any]:
     warehouse.close()
     sweep_scratch(settings.scratch, older_than_hours=0)
     found["scratch"] = list(settings.scratch.rglob("*"))
-    found["lake"] = sorted(str(path.parent.parent) for path in _files(settings.lake, "*.parquet"))
-    found["spill"] = [p for p in _files(settings.lake, "*") if ".spill" in str(p)]
+    found["lake"] = sorted(str(path.parent.parent) for path in _files(root / "lake", "*.parquet"))
+    found["spill"] = [p for p in _files(root / "lake", "*") if ".spill" in str(p)]
     found["landing"] = _exports(root / "landing")
     return found
 

@@ -17,10 +17,10 @@ from mirror_assets.mirroring.landing import (
     Landing,
     Manifest,
     Part,
-    private_file,
-    private_folder,
 )
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.storage import private_file, private_folder
+from tests.fakes.cloud_storage import CloudStorage
 
 STAMP = datetime(2026, 11, 22, 5, 0, 7, tzinfo=UTC)
 DAY = STAMP.date()
@@ -35,12 +35,14 @@ SCHEMA = TableSchema(
 )
 
 
-@pytest.fixture(params=["folder", "remote"])
+@pytest.fixture(params=["folder", "cloud"])
 def landing(request: pytest.FixtureRequest, tmp_path: Path) -> Landing:
     scratch = private_folder(tmp_path / "scratch")
-    if request.param == "folder":
-        return Landing(str(tmp_path / "landing"), scratch, part_bytes=20)
-    return Landing(f"memory://landing-{uuid.uuid4().hex}", scratch, part_bytes=20)
+    url = str(tmp_path / "landing")
+    if request.param == "cloud":
+        storage: CloudStorage = request.getfixturevalue("cloud_storage")
+        url = f"{storage.bucket()}/landing"
+    return Landing(url, scratch, part_bytes=20)
 
 
 def manifest_of(
@@ -71,7 +73,6 @@ def export(
 ) -> Manifest:
     """Write two parts of 2 and 1 records and finish the export."""
     writer = landing.writer("clinic", table, stamp, compression=compression)
-    writer.on_part = lambda _part, path: None if landing.local else path.unlink()
     writer.write(b'1,"first one"\n', 1, 14)
     writer.write(b'2,"second"\n', 1, 11)
     writer.write(b'3,"third"\n', 1, 10)
@@ -117,7 +118,7 @@ def test_an_export_without_its_manifest_does_not_exist(landing: Landing) -> None
 def test_an_export_that_lost_a_part_does_not_exist(landing: Landing) -> None:
     manifest = export(landing)
     folder = landing.folder("clinic", STAMP)
-    landing._fs.rm(f"{folder}/{manifest.parts[1].file}")
+    landing.files.fs.rm(f"{folder}/{manifest.parts[1].file}")
 
     assert landing.find("clinic", "patient", DAY) is None
 
@@ -146,7 +147,7 @@ def test_a_changed_part_is_refused_and_leaves_nothing_in_the_scratch_folder(
     manifest = export(landing)
     part = manifest.parts[0]
     path = f"{landing.folder('clinic', STAMP)}/{part.file}"
-    landing._fs.pipe_file(path, b"x" * part.bytes)
+    landing.files.fs.pipe_file(path, b"x" * part.bytes)
 
     with pytest.raises(ExportCorrupt) as caught, landing.open_part(manifest, part):
         pytest.fail("a corrupt part was opened")
@@ -158,7 +159,7 @@ def test_a_changed_part_is_refused_and_leaves_nothing_in_the_scratch_folder(
 
 def test_a_part_that_vanished_is_a_landing_fault(landing: Landing) -> None:
     manifest = export(landing)
-    landing._fs.rm(f"{landing.folder('clinic', STAMP)}/{manifest.parts[0].file}")
+    landing.files.fs.rm(f"{landing.folder('clinic', STAMP)}/{manifest.parts[0].file}")
 
     with pytest.raises(LandingFault), landing.open_part(manifest, manifest.parts[0]):
         pytest.fail("a missing part was opened")
@@ -190,9 +191,9 @@ class _OfflineError(Exception):
         ("ls", lambda landing: landing.days("clinic")),
         ("rm", lambda landing: landing.expire("clinic", date(2100, 1, 1))),
         ("cat_file", lambda landing: landing.inventory("clinic")),
-        ("pipe_file", lambda landing: landing.save_inventory("clinic", ["a"])),
-        ("put_file", export),
-        ("pipe_file", export),
+        ("pipe", lambda landing: landing.save_inventory("clinic", ["a"])),
+        ("open", export),
+        ("pipe", export),
     ],
 )
 def test_whatever_a_remote_zones_client_raises_is_a_landing_fault(
@@ -205,7 +206,7 @@ def test_whatever_a_remote_zones_client_raises_is_a_landing_fault(
     def fail(*_arguments: object, **_options: object) -> None:
         raise _OfflineError("CANARY")
 
-    monkeypatch.setattr(landing._fs, call, fail, raising=True)
+    monkeypatch.setattr(landing.files.fs, call, fail, raising=True)
     with pytest.raises(LandingFault) as caught:
         use(landing)
     monkeypatch.undo()
@@ -250,7 +251,7 @@ def test_a_manifest_that_cannot_be_written_gives_the_parts_room_back(landing: La
     with pytest.raises(LandingFault, match="No space left"):
         writer.finish(manifest_of(writer, "patient", STAMP))
 
-    assert landing._fs.ls(folder) == []
+    assert landing.files.names(folder) == []
 
 
 def test_a_slower_reading_of_the_same_refresh_does_not_replace_a_later_one(
@@ -273,7 +274,7 @@ def test_an_intact_export_matches_its_checksums(landing: Landing, damaged: bool)
     manifest = export(landing)
     if damaged:
         path = f"{landing.folder('clinic', STAMP)}/{manifest.parts[1].file}"
-        landing._fs.pipe_file(path, b"x" * manifest.parts[1].bytes)
+        landing.files.fs.pipe_file(path, b"x" * manifest.parts[1].bytes)
 
     assert landing.intact(manifest) is not damaged
     assert list(landing.scratch.iterdir()) == []
@@ -286,7 +287,7 @@ def test_an_aborted_export_drops_its_open_part(landing: Landing) -> None:
     writer.abort()
 
     folder = landing.folder("clinic", STAMP)
-    assert not landing._fs.exists(folder) or landing._fs.ls(folder) == []
+    assert landing.files.names(folder) == []
     assert list(landing.scratch.iterdir()) == []
 
 
@@ -327,7 +328,7 @@ def test_hostile_table_names_stay_inside_the_zone(landing: Landing, table: str) 
     assert landing.find("clinic", table, DAY) == manifest
     folder = landing.folder("clinic", STAMP)
     assert all("/" not in part.file for part in manifest.parts)
-    assert len(landing._fs.ls(folder)) == 4  # two parts, schema, manifest
+    assert len(landing.files.names(folder)) == 4  # two parts, schema, manifest
 
 
 def test_files_are_private_whatever_the_umask(
@@ -384,7 +385,8 @@ def test_a_part_knows_its_size_as_stored(tmp_path: Path) -> None:
     landing = Landing(str(tmp_path / "landing"), tmp_path)
     writer = landing.writer("clinic", "patient", STAMP, compression="gzip")
     told: list[tuple[Part, int]] = []
-    writer.on_part = lambda part, path: told.append((part, path.stat().st_size))
+    folder = Path(landing.folder("clinic", STAMP))
+    writer.on_part = lambda part: told.append((part, (folder / part.file).stat().st_size))
     writer.write(b"1\n" * 50_000, 50_000, 2)
     writer.close_part()
 

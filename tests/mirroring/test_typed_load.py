@@ -109,7 +109,7 @@ class Bench:
         path.write_bytes(gzip.compress(data) if suffix == ".csv.gz" else data)
         longest = longest or max(map(len, data.split(b"\n"))) + 1
         part = CsvPart(path, path.name, rows, longest, first_row)
-        return self.loader.load(part, schema, spec(**policy), self.folder / "0.parquet", room)
+        return self.loader.load(part, schema, spec(**policy), str(self.folder / "0.parquet"), room)
 
     def values(self) -> list[tuple[Any, ...]]:
         table = pq.read_table(self.folder / "0.parquet")
@@ -647,7 +647,8 @@ path, rows, longest = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 loader = TypedLoader(path.parent, memory="256MB")
 schema = columns("INT64", "STRING", "DATE")
 part = CsvPart(path, path.name, rows, longest, 1)
-loaded = loader.load(part, schema, spec(keep_row_text=True), path.with_suffix(".parquet"), 10000)
+target = str(path.with_suffix(".parquet"))
+loaded = loader.load(part, schema, spec(keep_row_text=True), target, 10000)
 loader.close()
 # not getrusage: its peak is inherited from the parent process
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024

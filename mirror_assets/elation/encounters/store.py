@@ -15,21 +15,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 from mirror_assets.elation.encounters.document import Document, digest
-from mirror_assets.mirroring.errors import (
-    TransientError,
-    VolumeDropped,
-    reason,
-)
-from mirror_assets.mirroring.landing import persist, private_file, private_folder
+from mirror_assets.mirroring.errors import TransientError, VolumeDropped
 from mirror_assets.mirroring.names import folder_name
+from mirror_assets.mirroring.storage import Storage
 
 NAME = "encounters.v3.json"
 _EMPTY = b"[]"
@@ -86,24 +81,23 @@ class _Index:
 
 
 class DocumentStore:
-    """The documents at an fsspec URL or local folder; ``name`` is that of every document.
+    """The documents in a local folder or at a ``gs://`` URL; ``name`` is that of every document.
 
     Give each source of documents its own name, where several write below one root. A run that
     would empty more than the share ``loss`` of all documents is refused.
     """
 
     def __init__(self, url: str, *, name: str = NAME, loss: float = 0.5) -> None:
-        import fsspec  # here, because it would slow down loading the code location
-
-        self._fs, root = fsspec.core.url_to_fs(url)
-        self._root: str = root.rstrip("/")
-        self._local = "file" in self._fs.protocol
+        self._files = Storage(
+            url, name="the documents' storage", setting="MIRROR_DOCUMENTS", fault=DocumentFault
+        )
         self.name = name
         self._loss = loss
-        self._own = f"{self._root}/.encounters/{name}"
+        self._own = f"{self._files.root}/.encounters/{name}"
+        self._half = f"{self._own}/half"
 
     def path(self, patient_id: str) -> str:
-        return f"{self._root}/{folder_name(patient_id)}/aggregated_data/{self.name}"
+        return f"{self._files.root}/{folder_name(patient_id)}/aggregated_data/{self.name}"
 
     @property
     def version(self) -> Version | None:
@@ -137,12 +131,7 @@ class DocumentStore:
     def pending(self) -> set[str]:
         """Names of the objects that tell which documents may be newer than the index."""
         with self._guard():
-            self._fs.invalidate_cache(self._own)
-            try:
-                paths = self._fs.ls(self._own, detail=False)
-            except FileNotFoundError:
-                return set()
-            found = (path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
+            found = self._files.names(self._own)
             return {name for name in found if name.startswith("pending-")}
 
     def named(self, pending: Iterable[str]) -> set[str]:
@@ -154,7 +143,7 @@ class DocumentStore:
         with self._guard():
             for name in pending:
                 with suppress(FileNotFoundError):
-                    self._fs.rm_file(f"{self._own}/{name}")
+                    self._files.delete(f"{self._own}/{name}")
 
     def put_own(self, objects: dict[str, Any]) -> None:
         self.put(
@@ -164,32 +153,18 @@ class DocumentStore:
     def put(self, objects: dict[str, bytes]) -> None:
         """Write objects, each whole or not at all; remote ones at the same time."""
         with self._guard():
-            if not self._local:
-                self._fs.pipe(objects)
-                return
-            for path, body in objects.items():
-                self._replace(Path(path), body)
+            self._files.put(objects, half=self._half)
 
     def persist(self) -> None:
         """Wait until what was written so far would survive a power cut."""
         with self._guard():
-            if self._local:
-                persist(Path(self._root))
+            self._files.persist()
 
     def sweep(self) -> None:
         """Delete what killed runs wrote half."""
         with self._guard():
-            if self._local:
-                for file in Path(f"{self._own}/half").glob("*"):
-                    file.unlink(missing_ok=True)
-
-    def _replace(self, path: Path, body: bytes) -> None:
-        """A local file that is whole or as it was, readable by its owner only."""
-        temporary = private_folder(Path(f"{self._own}/half")) / secrets.token_hex(8)
-        with private_file(temporary) as file:
-            file.write(body)
-        private_folder(path.parent)
-        temporary.replace(path)
+            for name in self._files.names(self._half) if self._files.local else ():
+                self._files.delete(f"{self._half}/{name}")
 
     def _index(self) -> _Index:
         data = self._read("index.json")
@@ -203,22 +178,12 @@ class DocumentStore:
 
     def _read(self, name: str) -> Any:
         try:
-            return json.loads(self._fs.cat_file(f"{self._own}/{name}"))
+            return json.loads(self._files.read(f"{self._own}/{name}"))
         except FileNotFoundError:
             return None
 
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if self._local and not isinstance(error, OSError):
-                raise  # a defect of ours; a remote store's client may raise anything
-            raise DocumentFault(
-                f"the documents' storage failed: {reason(error)}",
-                where=self.name,
-                remedy="check its space and rights, then run the partition again",
-            ) from None
+    def _guard(self) -> AbstractContextManager[None]:
+        return self._files.guard(self.name)
 
 
 class _Run:

@@ -11,7 +11,7 @@ from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
 __all__ = ["Warehouse", "open_warehouse"]
 
 
-def open_warehouse(url: str, *, lake: Path, extensions: Path, memory: str) -> Warehouse:
+def open_warehouse(url: str, *, lake: str, extensions: Path, memory: str) -> Warehouse:
     """The warehouse at ``MIRROR_WAREHOUSE``; nothing is connected yet."""
     if url.startswith("ducklake:"):
         return DuckLakeWarehouse(url, lake, extensions, memory=memory)

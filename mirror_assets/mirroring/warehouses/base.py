@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mirror_assets.mirroring.errors import MirrorError
@@ -57,7 +56,7 @@ class Transaction(Protocol):
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         """Set a table's history aside."""
 
-    def ensure_like(self, dataset: str, table: str, file: Path) -> None:
+    def ensure_like(self, dataset: str, table: str, file: str) -> None:
         """Create a partitioned table with a Parquet file's columns, or add those that are new.
 
         Raises DriftRefused where a column has another type than the table's.
@@ -69,8 +68,11 @@ class Transaction(Protocol):
     def drop_table(self, dataset: str, table: str) -> None:
         """Remove a table with its rows."""
 
-    def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[Path]) -> None:
-        """Make exactly these Parquet files the day's rows; no files make it empty."""
+    def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[str]) -> None:
+        """Make exactly these Parquet files the day's rows; no files make it empty.
+
+        A file is an absolute path or a ``gs://`` URL, below a folder that ``staging`` made.
+        """
 
     def latest_view(self, dataset: str, view: str, table: str, day: date) -> None:
         """Show one day of a table, without ``_PARTITIONDATE``."""
@@ -117,7 +119,7 @@ class Warehouse(Protocol):
     def relation(self, dataset: str, table: str, day: date) -> str:
         """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""
 
-    def save(self, statement: str, path: Path) -> int:
+    def save(self, statement: str, path: str) -> int:
         """Write the answer of one of our own queries as Parquet; how many rows it has."""
 
     def batches(self, statement: str) -> AbstractContextManager[Any]:
@@ -126,10 +128,12 @@ class Warehouse(Protocol):
     def schemas(self, dataset: str) -> dict[str, TableSchema | MirrorError]:
         """Every table of a dataset, read-only; the error where ``schema`` would raise one."""
 
-    def staging(self, dataset: str, table: str, day: date) -> Path:
-        """A new private folder for Parquet parts that ``replace_partition`` may then own."""
+    def staging(self, dataset: str, table: str, day: date) -> str:
+        """A new private folder for Parquet parts that ``replace_partition`` may then own: an
+        absolute path or a ``gs://`` URL, without a slash at its end. Raises WarehouseFault.
+        """
 
-    def discard(self, folder: Path) -> None:
+    def discard(self, folder: str) -> None:
         """Remove a staging folder that was not published."""
 
     def maintain(self, *, time_travel_days: int) -> dict[str, int]:

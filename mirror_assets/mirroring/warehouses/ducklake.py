@@ -28,7 +28,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from mirror_assets.mirroring import types
 from mirror_assets.mirroring.errors import DriftRefused, MirrorError, WarehouseFault, reason
-from mirror_assets.mirroring.landing import persist, private_file, private_folder
 from mirror_assets.mirroring.names import (
     PARTITION_COLUMN,
     folder_name,
@@ -37,6 +36,8 @@ from mirror_assets.mirroring.names import (
     warehouse_name,
 )
 from mirror_assets.mirroring.schema import Column, Drift, TableSchema
+from mirror_assets.mirroring.storage import lake as lake_at
+from mirror_assets.mirroring.storage import private_file, private_folder
 from mirror_assets.mirroring.warehouses.base import Equal, Rows
 
 T = TypeVar("T")
@@ -71,18 +72,23 @@ class DuckLakeWarehouse:
     def __init__(
         self,
         url: str,
-        lake: Path,
+        lake: str | Path,
         extensions: Path,
         *,
         memory: str = "512MB",
         orphan_hours: float = 24,
     ) -> None:
         self._url = url
-        self._lake = lake.absolute()
+        self._files = lake_at(str(lake))
+        self._lake = self._files.root
         self._extensions = extensions.absolute()
         self._memory = memory
         self._orphan_seconds = orphan_hours * 3600
         self._catalog = Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+        #: Of one machine: the writers' lock and spilled data.
+        self._home = self._catalog.absolute().parent if self._catalog else self._extensions
+        if self._files.local:
+            self._home = Path(self._lake)
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._mutex = threading.RLock()
         self._reader: duckdb.DuckDBPyConnection | None = None
@@ -100,10 +106,10 @@ class DuckLakeWarehouse:
         connection = self._open_writer()
         connection.execute(f"{_INLINING} = 0; BEGIN")
         try:
-            transaction = DuckLakeTransaction(connection, self._lake)
+            transaction = DuckLakeTransaction(connection)
             result = body(transaction)
             if transaction.adds_files:  # after a power cut the catalog must not name lost ones
-                persist(self._lake)
+                self._files.persist()
             connection.execute("COMMIT")
         except BaseException:
             with suppress(duckdb.Error):
@@ -111,13 +117,15 @@ class DuckLakeWarehouse:
             raise
         return result
 
-    def staging(self, dataset: str, table: str, day: date) -> Path:
+    def staging(self, dataset: str, table: str, day: date) -> str:
         """A new private folder; its path carries the day as a hive partition."""
-        folder = self._lake / dataset / folder_name(table) / f"{PARTITION_COLUMN}={day}"
-        return private_folder(folder / secrets.token_hex(8))
+        folder = f"{self._lake}/{dataset}/{folder_name(table)}/{PARTITION_COLUMN}={day}"
+        with self._files.guard(f"{dataset}.{table}"):
+            return self._files.make_folder(f"{folder}/{secrets.token_hex(8)}")
 
-    def discard(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+    def discard(self, folder: str) -> None:
+        with suppress(MirrorError), self._files.guard(folder):
+            self._files.delete_folder(folder)
 
     def maintain(self, *, time_travel_days: int) -> dict[str, int]:
         """Expire snapshots, delete what only they used, sweep what killed writers left behind."""
@@ -125,7 +133,9 @@ class DuckLakeWarehouse:
             done = self._expire(self._open_writer(), time_travel_days)
             if self._catalog is not None:
                 _compact_catalog(self._catalog)
-            done["orphans_deleted"] += _sweep(self._lake, time.time() - self._orphan_seconds)
+            if self._files.local:
+                oldest = time.time() - self._orphan_seconds
+                done["orphans_deleted"] += _sweep(Path(self._lake), oldest)
         return done
 
     def _expire(self, connection: duckdb.DuckDBPyConnection, days: int) -> dict[str, int]:
@@ -198,12 +208,13 @@ class DuckLakeWarehouse:
             f" WHERE {PARTITION_COLUMN} = DATE '{day}')"
         )
 
-    def save(self, statement: str, path: Path) -> int:
+    def save(self, statement: str, path: str) -> int:
         """Write the answer of one of our own queries as Parquet; how many rows it has."""
-        private_file(path).close()
+        if self._files.local:
+            private_file(Path(path)).close()
         with self._own_reader() as connection:
             options = f"FORMAT parquet, ROW_GROUP_SIZE {_ROW_GROUP}"
-            to = f"COPY ({statement}) TO {literal(str(path))} ({options})"
+            to = f"COPY ({statement}) TO {literal(path)} ({options})"
             (rows,) = connection.execute(to).fetchone() or (0,)
         return int(rows)
 
@@ -235,7 +246,7 @@ class DuckLakeWarehouse:
 
     def _open_reader(self) -> duckdb.DuckDBPyConnection:
         connection = self._connect(read_only=True)
-        connection.execute(f"SET allowed_directories = [{literal(str(self._lake))}]")
+        connection.execute(f"SET allowed_directories = [{literal(self._lake)}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         return connection
 
@@ -254,7 +265,7 @@ class DuckLakeWarehouse:
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         install_extensions(self._extensions)
-        spill = private_folder(self._lake / ".spill")
+        spill = private_folder(self._home / ".spill")
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self._extensions),
@@ -271,7 +282,7 @@ class DuckLakeWarehouse:
         connection.execute("SET ducklake_max_retry_count = 0")
         # Inlined deletes would keep every small partition ever published alive.
         connection.execute(f"{_INLINING} = 0")
-        options = [f"DATA_PATH {literal(str(self._lake))}"]
+        options = [f"DATA_PATH {literal(self._lake)}"]
         options += ["READ_ONLY"] * read_only
         options += ["META_BUSY_TIMEOUT 10000"] if self._catalog else []
         connection.execute(f"ATTACH {literal(self._url)} AS {ALIAS} ({', '.join(options)})")
@@ -280,7 +291,7 @@ class DuckLakeWarehouse:
 
     def _open_writer(self) -> duckdb.DuckDBPyConnection:
         if self._writer is None:
-            private_folder(self._lake)
+            private_folder(self._home)
             if self._catalog is not None:
                 _prepare_catalog(self._catalog)
             self._writer = self._connect(read_only=False)
@@ -298,8 +309,7 @@ class DuckLakeWarehouse:
 
         What DuckDB creates meanwhile is readable by its owner only.
         """
-        private_folder(self._lake)
-        with private_file(self._lake / ".writer.lock") as file:
+        with private_file(private_folder(self._home) / ".writer.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             before = os.umask(0o077)
             try:
@@ -311,9 +321,8 @@ class DuckLakeWarehouse:
 class DuckLakeTransaction:
     """The changes of one DuckLake transaction."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._lake = lake
         self.adds_files = False
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
@@ -374,7 +383,7 @@ class DuckLakeTransaction:
                 declared = types.to_duckdb(schema.column(change.column).type)
                 self._connection.execute(f"{alter} ALTER COLUMN {name} TYPE {declared}")
 
-    def ensure_like(self, dataset: str, table: str, file: Path) -> None:
+    def ensure_like(self, dataset: str, table: str, file: str) -> None:
         described = self._connection.execute(f"DESCRIBE FROM {_parquet(file)}").fetchall()
         wanted = {name: kind for name, kind, *_rest in described if name != PARTITION_COLUMN}
         path = _path(dataset, table)
@@ -411,7 +420,7 @@ class DuckLakeTransaction:
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         self._connection.execute(f"ALTER TABLE {_path(dataset, table)} RENAME TO {sql(new_name)}")
 
-    def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[Path]) -> None:
+    def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[str]) -> None:
         self._connection.execute(
             f"DELETE FROM {_path(dataset, table)} WHERE {PARTITION_COLUMN} = DATE '{day}'"
         )
@@ -420,7 +429,7 @@ class DuckLakeTransaction:
             self._connection.execute(
                 f"CALL ducklake_add_data_files('{ALIAS}', ?, ?, schema => ?,"
                 " hive_partitioning => true, allow_missing => true)",
-                [table, str(file), dataset],
+                [table, file, dataset],
             )
 
     def latest_view(self, dataset: str, view: str, table: str, day: date) -> None:
@@ -491,8 +500,8 @@ class DuckLakeTransaction:
             )
 
 
-def _parquet(file: Path) -> str:
-    return f"read_parquet({literal(str(file))}, hive_partitioning => false)"
+def _parquet(file: str) -> str:
+    return f"read_parquet({literal(file)}, hive_partitioning => false)"
 
 
 def install_extensions(folder: Path) -> None:
