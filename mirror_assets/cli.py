@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mirror_assets import configuration
 from mirror_assets import demo as sample_demo
-from mirror_assets.mirroring import catalog, retention
+from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
 from mirror_assets.mirroring import status as state
@@ -23,7 +23,7 @@ from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, v
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
-from mirror_assets.settings import Settings, sweep_scratch
+from mirror_assets.settings import Settings
 
 _NAMED = 100  # rows that are named one by one
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
@@ -249,12 +249,11 @@ def doctor() -> None:
 
 @main.command()
 def upkeep() -> None:
-    """Expire exports, partitions and snapshots by the catalogs' retention."""
+    """Expire exports, partitions, snapshots and derived data by retention."""
+    from mirror_assets.orchestration.upkeep import run_upkeep  # here: imports Dagster
+
     settings, warehouse = _open()
-    done = retention.expire(
-        settings.databases(), settings.landing(), warehouse, now=datetime.now(UTC)
-    )
-    done["scratch_folders_swept"] = sweep_scratch(settings.scratch)
+    done = run_upkeep(settings, warehouse, datetime.now(UTC))
     for name, count in done.items():
         click.echo(f"{count:6} {name.replace('_', ' ')}")
 

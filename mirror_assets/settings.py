@@ -74,6 +74,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
         f"{HOME}/documents",
         "folder or `gs://` URL of the members' JSON documents",
     ),
+    "MIRROR_DERIVED_DAYS": (
+        "",
+        "days that `medical.patient_encounters`, dbt's copies and `dbt_audit` are kept, the newest"
+        " of each always; unset: all",
+    ),
     "MIRROR_MEASURES_URL": ("", "base URL of the quality-measure service"),
     "MIRROR_MEASURES_URL_FILE": (f"{HOME}/secrets/measures.url", "file holding that URL"),
     "MIRROR_MEASURES_KEY_FILE": (
@@ -111,6 +116,7 @@ class Settings:
     memory: str
     part_bytes: int
     settle_minutes: float | None
+    derived_days: int | None
     variables: Mapping[str, str] = field(repr=False)  # holds database URLs
 
     @classmethod
@@ -156,6 +162,7 @@ class Settings:
             memory=parsed("MIRROR_MEMORY", _memory),
             part_bytes=parsed("MIRROR_PART_MB", _megabytes) << 20,
             settle_minutes=parsed("MIRROR_SETTLE_MINUTES", _minutes),
+            derived_days=parsed("MIRROR_DERIVED_DAYS", _days),
             variables=env,
         )
         return settings, faults
@@ -348,6 +355,17 @@ def _minutes(text: str) -> float | None:
             remedy="use a number such as 0.2, or leave it unset",
         )
     return float(text)
+
+
+def _days(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise SettingsError(
+            f"{text!r} is not a number of days",
+            remedy="use a whole number above 0, or leave it unset to keep all",
+        )
+    return int(text)
 
 
 def _words(text: str) -> tuple[str, ...]:

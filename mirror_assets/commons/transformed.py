@@ -39,7 +39,7 @@ class Texts:
 
 def name_of(table: TableSpec) -> str:
     """The name under which the transformed table is known."""
-    return f"{table.name}_transformed"
+    return table.text_name
 
 
 def transform(

@@ -76,6 +76,10 @@ NEWEST = LedgerTable(
     ),
 )
 TABLES = (ACCEPTED, REFUSED, NEWEST)
+#: Where the ledger lies in a warehouse.
+DATASET = "deliveries"
+#: Answers of a service may quote a record; nobody asks for them after a month.
+REFUSAL_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,9 @@ class LedgerStore(Protocol):
     ) -> date:
         """Write a batch, replacing the entries of its recipients; the newest partition now."""
 
+    def forget_refusals(self, before: date) -> None:
+        """Delete the refusals of partitions before a day, of every delivery."""
+
 
 class LedgerTransaction(Protocol):
     """What the ledger asks of a warehouse's transaction."""
@@ -147,6 +154,8 @@ class LedgerTransaction(Protocol):
     def replace_rows(
         self, dataset: str, table: str, rows: Sequence[Row], /, **equal: Any
     ) -> None: ...
+
+    def delete_before(self, dataset: str, table: str, column: str, day: date, /) -> None: ...
 
 
 class LedgerWarehouse(Protocol):
@@ -223,6 +232,13 @@ class WarehouseLedger:
             return self._newest(tx, delivery) or partition
 
         return self._warehouse.commit(body)
+
+    def forget_refusals(self, before: date) -> None:
+        def body(tx: LedgerTransaction) -> None:
+            if tx.schema(self._dataset, REFUSED.name) is not None:
+                tx.delete_before(self._dataset, REFUSED.name, "partition", before)
+
+        self._warehouse.commit(body)
 
     def _replace(
         self, tx: LedgerTransaction, table: LedgerTable, rows: Sequence[Row], /, **equal: Any
@@ -317,6 +333,10 @@ class PostgresLedger:
             return _newest(connection, delivery) or partition
 
         return self._commit(body)
+
+    def forget_refusals(self, before: date) -> None:
+        statement = sa.delete(_REFUSED).where(_REFUSED.c.partition < before)
+        self._commit(lambda connection: connection.execute(statement))
 
     def _commit(self, body: Callable[[sa.Connection], T]) -> T:
         """A transaction; its error becomes ours, because the driver's may quote recipients."""

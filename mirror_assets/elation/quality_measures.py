@@ -34,7 +34,7 @@ from mirror_assets.mirroring.warehouses.base import Warehouse
 
 DELIVERY = "elation_quality_measures"
 API_KEY_HEADER = "apiKey"
-LEDGER_DATASET = "deliveries"
+LEDGER_DATASET = ledger.DATASET
 
 #: Measures of the map that the service has deleted, and what took their place.
 FLU_REMAP: Mapping[int, int] = {4: 16, 5: 17}

@@ -204,6 +204,16 @@ class TableSpec(_Strict):
     draftjs: str | None = None
     broken_bodies_allowed: BadRecords | None = None
 
+    @property
+    def text_name(self) -> str:
+        """The table that holds this one with its Draft.js column as readable text."""
+        return f"{self.name}_transformed"
+
+    @property
+    def derived_names(self) -> tuple[str, ...]:
+        """Tables made from this one that lie beside it and age like it."""
+        return (self.text_name,) if self.draftjs else ()
+
     def allowed_rejects(self, day: date) -> int:
         """Rejected rows tolerated for the partition of ``day``."""
         return _allowed(self.bad_records_allowed, day)

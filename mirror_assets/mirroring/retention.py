@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 
@@ -11,24 +12,44 @@ from mirror_assets.mirroring import control
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError, at_edge
 from mirror_assets.mirroring.landing import Landing
-from mirror_assets.mirroring.names import PARTITION_COLUMN
+from mirror_assets.mirroring.names import PARTITION_COLUMN, sql
 from mirror_assets.mirroring.schema import fold
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
+
+#: One part of the work; says what it did, by name.
+Step = Callable[[], dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A table made from the mirrors, one copy per day; ``column`` says of which day a row is."""
+
+    dataset: str
+    table: str
+    column: str
+
 
 _SET_ASIDE = re.compile(r".+_depr_\d+", re.IGNORECASE)
 
 
 def expire(
-    databases: Sequence[DatabaseSpec], landing: Landing, warehouse: Warehouse, *, now: datetime
+    databases: Sequence[DatabaseSpec],
+    landing: Landing,
+    warehouse: Warehouse,
+    *,
+    now: datetime,
+    further: Mapping[str, Step] | None = None,
 ) -> dict[str, int]:
     """Expire exports, partitions, kept row text and snapshots of every database; what was done.
+
+    ``further`` steps, by what they expire, are taken before the snapshots.
 
     A step that fails does not stop the others; its error is raised when they are done.
     """
     done = {"exports_deleted": 0, "tables_dropped": 0}
     faults: list[MirrorError] = []
 
-    def attempt(where: str, step: Callable[[], dict[str, int]]) -> None:
+    def attempt(where: str, step: Step) -> None:
         try:
             for name, count in step().items():
                 done[name] = done.get(name, 0) + count
@@ -38,11 +59,37 @@ def expire(
     for spec in databases:
         attempt(f"exports of {spec.name}", partial(_expire_exports, spec, landing, now))
         attempt(f"tables of {spec.name}", partial(_expire_tables, spec, warehouse, now))
+    for where, step in (further or {}).items():
+        attempt(where, step)
     travel = max((spec.entry.retention.time_travel_days for spec in databases), default=7)
     attempt("warehouse", lambda: warehouse.maintain(time_travel_days=travel))
     if faults:
         raise _together(faults)
     return done
+
+
+def expire_copies(copies: Sequence[Copies], warehouse: Warehouse, oldest: date) -> int:
+    """Delete what derived tables hold of days before ``oldest``, but the newest day of each; how
+    many tables were shortened. Tables that were never made are passed over.
+    """
+    shortened = 0
+    for dataset in sorted({copy.dataset for copy in copies}):
+        there = warehouse.schemas(dataset)
+        found = [copy for copy in copies if copy.dataset == dataset and copy.table in there]
+        shortened += sum(_shorten(copy, warehouse, oldest) for copy in found)
+    return shortened
+
+
+def _shorten(copy: Copies, warehouse: Warehouse, oldest: date) -> bool:
+    extremes = f"min({sql(copy.column)}), max({sql(copy.column)})"
+    ((first, newest),) = warehouse.query(
+        f"SELECT {extremes} FROM {sql(copy.dataset)}.{sql(copy.table)}"
+    ).rows
+    if first is None or first >= min(oldest, newest):
+        return False
+    kept = min(oldest, newest)
+    warehouse.commit(lambda tx: tx.delete_before(copy.dataset, copy.table, copy.column, kept))
+    return True
 
 
 def _together(faults: Sequence[MirrorError]) -> MirrorError:
@@ -87,8 +134,11 @@ def _expire_rows(tx: Transaction, spec: DatabaseSpec, now: datetime) -> int:
 
 
 def _newest_days(tx: Transaction, spec: DatabaseSpec) -> dict[bytes, date]:
-    """The newest published day of each table of the catalog, by the folded name of its table."""
-    mirrored = {table.name: fold(spec.storage_name(table.name)) for table in spec.tables}
+    """The newest published day of each table of the catalog, and of those made from it beside it,
+    by the folded name of its table.
+    """
+    names = [name for table in spec.tables for name in (table.name, *table.derived_names)]
+    mirrored = {name: fold(spec.storage_name(name)) for name in names}
     newest = dict.fromkeys(mirrored.values(), date.min)  # never published: kept whole
     columns = ("TABLE_NAME", "partition")
     published = tx.select(spec.dataset, control.METADATA.name, columns, published=True)

@@ -14,11 +14,14 @@ from typing import Any
 import dagster as dg
 
 from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.retention import Copies
 from mirror_assets.orchestration.automation import when_inputs_land
 from mirror_assets.partitions import DAILY
 
 PROJECT = Path(__file__).parents[2] / "dbt_project"
 GROUP = "dbt"
+#: In every table that dbt makes, the day that a row is of.
+DAY_COLUMN = "mirror_date"
 Node = Mapping[str, Any]
 
 
@@ -165,6 +168,16 @@ class Manifest:
             blocking=False,
             automation_condition=start,
         )
+
+
+def copies() -> list[Copies]:
+    """The tables that dbt makes, each with a copy per mirror date; none without a project."""
+    if not (PROJECT / "dbt_project.yml").is_file():
+        return []
+    models = Manifest.load().models.values()
+    tables = [node for node in models if node["config"]["materialized"] != "view"]
+    made = [Copies(node["schema"], node["name"], DAY_COLUMN) for node in tables]
+    return [*made, Copies("dbt_audit", "run_results", DAY_COLUMN)]
 
 
 def _is_ephemeral(node: Node) -> bool:

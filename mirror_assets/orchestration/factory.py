@@ -18,7 +18,7 @@ def build_definitions(settings: Settings, mirror: MirrorResource | None = None) 
         resources={"mirror": mirror or MirrorResource()},
         # a snapshot belongs to one process, so do all chunks of a run; a job may say otherwise
         executor=dg.in_process_executor,
-        jobs=[upkeep.upkeep_job(databases)],
+        jobs=[upkeep.upkeep_job()],
         schedules=[upkeep.upkeep_schedule()],
         sensors=[alerts.failure_sensor()],
     )

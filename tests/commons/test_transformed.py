@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import CoverageTooLow, DriftRefused, MirrorError
 from mirror_assets.mirroring.inputs import inputs
 from mirror_assets.mirroring.names import literal
+from mirror_assets.mirroring.retention import expire
 from mirror_assets.sample import commons
 from tests.commons.cache import CANARY
 from tests.conftest import Bench, KindBench
@@ -328,6 +329,20 @@ def test_a_day_that_is_refused_later_keeps_its_rows(notes: Notes) -> None:
 
 
 # --- Days -----------------------------------------------------------------------------------
+
+
+def test_under_a_silent_source_the_newest_day_outlives_its_retention(bench: Bench) -> None:
+    create(bench, "note")
+    retention = {"lake_days": 3, "time_travel_days": 0}
+    days = Notes(bench, sharded(bench, {"note": allowing(1)}, retention=retention))
+    days.write("note", body("ten days old"))
+    days.transform(days.mirror(10))
+    days.write("note", body("eight days old"))
+    newest = days.mirror(8)
+    days.transform(newest)
+    expire((days.spec,), bench.landing, bench.warehouse, now=datetime.now(UTC))
+    assert days.texts() == [("n1", "eight days old")]
+    assert bench.rows("note_transformed_shards", '"_PARTITIONDATE"') == [(newest,)]
 
 
 def test_an_empty_day_empties_the_view(days: Notes) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from mirror_assets.delivery.ledger import (
     ACCEPTED,
@@ -89,6 +90,25 @@ def test_refusals_are_kept_by_run(lake: DuckLakeWarehouse) -> None:
         "reason": "our sentence",
         "answer": "their text",
     }
+
+
+def test_refusals_are_forgotten_by_their_day_and_acceptances_never(
+    any_store: LedgerStore, lake: DuckLakeWarehouse
+) -> None:
+    any_store.forget_refusals(DAY)  # before anything was delivered
+    refusal = Refusal("b", AT, True, 400, "our sentence", "their text")
+    old = DAY - timedelta(days=1)
+    for day, run in ((old, "r1"), (DAY, "r2")):
+        any_store.claim("measures", day, run)
+        any_store.record("measures", day, run, [took("a")], [refusal])
+    any_store.forget_refusals(DAY)
+    runs = "SELECT run_id FROM delivery_refusals"
+    if isinstance(any_store, PostgresLedger):
+        with any_store._engine.connect() as connection:
+            assert connection.execute(sa.text(runs)).all() == [("r2",)]
+    else:
+        assert lake.query(runs.replace("FROM ", f"FROM {LEDGER_DATASET}.")).rows == [("r2",)]
+    assert any_store.accepted("measures").keys() == {"a"}
 
 
 def test_a_batch_of_thousands(any_store: LedgerStore) -> None:

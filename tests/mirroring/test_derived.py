@@ -13,6 +13,7 @@ from mirror_assets.mirroring import derived
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import DriftRefused, InputMissing
 from mirror_assets.mirroring.inputs import inputs
+from mirror_assets.mirroring.retention import Copies, expire_copies
 from mirror_assets.mirroring.warehouses import Warehouse
 from tests.conftest import KindBench
 
@@ -155,3 +156,23 @@ def test_an_attempt_that_failed_is_no_input(pg_bench: KindBench) -> None:
     assert not reports["gone"].published
     with pytest.raises(InputMissing, match="of clinic/gone"):
         inputs(pg_bench.warehouse, [spec], _today(), {"clinic": ["t", "gone"]})
+
+
+def test_copies_expire_but_the_newest_of_a_table_and_tables_never_made_are_passed_over(
+    lake: Warehouse,
+) -> None:
+    today = _today()
+    days = [today - timedelta(days=age) for age in (40, 20, 10)]
+    for n, day in enumerate(days):
+        _make(lake, day, f"SELECT {n} AS n, DATE '{day}' AS mirror_date")
+    copies = [
+        Copies("made", "things", "mirror_date"),
+        Copies("made", "never", "mirror_date"),
+        Copies("nobody", "made", "mirror_date"),
+    ]
+    assert expire_copies(copies, lake, today - timedelta(days=30)) == 1
+    assert _held(lake) == [(1, days[1]), (2, days[2])]
+    assert expire_copies(copies, lake, today) == 1
+    assert _held(lake) == [(2, days[2])]
+    assert _latest(lake) == [2]
+    assert expire_copies(copies, lake, today) == 0

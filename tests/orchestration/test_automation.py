@@ -9,8 +9,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mirror_assets.mirroring import derived
 from mirror_assets.mirroring.retention import expire
+from mirror_assets.orchestration import upkeep
 from mirror_assets.orchestration.alerts import alert_text
+from mirror_assets.orchestration.dbt_manifest import Manifest
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.sample import elation
 from mirror_assets.settings import Settings
@@ -195,3 +198,37 @@ def test_upkeep_deletes_what_has_expired_and_nothing_else(bench: Bench, execute:
     expire((spec,), bench.landing, bench.warehouse, now=datetime.now(UTC))
     files = bench.root.glob("lake/clinic_mirror/a/**/*.parquet")
     assert [path.parent.parent.name for path in files] == [f"_PARTITIONDATE={kept}"]
+
+
+def test_upkeep_keeps_derived_data_as_long_as_the_settings_say(
+    bench: Bench, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run("CREATE TABLE a (id int)", "INSERT INTO a VALUES (1)")
+    bench.mirror_day(bench.catalog(["a"]))
+    today = datetime.now(UTC).date()
+    for days in (40, 5):
+        day = today - timedelta(days=days)
+        for dataset, table in (("medical", "patient_encounters"), ("mrt_commons", "user")):
+            with derived.staged(bench.warehouse, dataset, table, day) as made:
+                rows = [f"SELECT DATE '{day}' AS mirror_date"]
+                derived.stage_query(bench.warehouse, made, rows)
+                bench.warehouse.commit(lambda tx, made=made: made.publish(tx, f"{made.table}_view"))
+                made.settled = True
+
+    def held(table: str) -> list[int]:
+        rows = bench.query(f"SELECT DISTINCT mirror_date FROM {table}")
+        return sorted((today - day).days for (day,) in rows)
+
+    assert execute("upkeep").success
+    assert held("mrt_commons.user") == held("medical.patient_encounters") == [5, 40]
+    monkeypatch.setenv("MIRROR_DERIVED_DAYS", "30")
+    assert execute("upkeep").success
+    assert held("mrt_commons.user") == held("medical.patient_encounters") == [5]
+
+
+def test_every_table_that_dbt_makes_expires() -> None:
+    manifest = Manifest.load()
+    made = {f"{node['schema']}.{node['name']}" for node in manifest.models.values()}
+    known = {f"{copy.dataset}.{copy.table}" for copy in upkeep.copies()}
+    assert made - known == {"src_mirrored.src_patient_encounters_latest"}  # a view
+    assert known - made == {"medical.patient_encounters", "dbt_audit.run_results"}
