@@ -127,13 +127,13 @@ def page(units: Units = UNITS, loads: Sequence[Load] = LOADS) -> str:
         ("**the day takes, hours**", [f"**{e.hours:.1f}**" for e in found]),
         ("because of", [e.bound for e in found]),
         ("memory per pod, MB (does not grow)", [str(units.peak) for _ in found]),
-        ("leaves the source, compressed by nobody, GB", [f"{ld.gigabytes:,.0f}" for ld in loads]),
+        ("leaves the source, uncompressed, GB", [f"{ld.gigabytes:,.0f}" for ld in loads]),
         ("landing zone, two days, GB", [f"{2 * ld.gigabytes:,.0f}" for ld in loads]),
         ("Parquet written and loaded, GB", [f"{e.parquet_gb:,.0f}" for e in found]),
         ("Parquet kept after a year, TB", [f"{e.parquet_gb * 365 / 1000:,.0f}" for e in found]),
         ("BigQuery load jobs (limit 100,000 a project)", [f"{ld.tables:,}" for ld in loads]),
         ("Dagster: seconds spent on events", [f"{e.event_seconds:.0f}" for e in found]),
-        ("Dagster: event log after a year, GB", [f"{e.events_mb_per_year / 1e3:.1f}" for e in found]),
+        ("Dagster: event log of a year, GB", [f"{e.events_mb_per_year / 1e3:.1f}" for e in found]),
     ]
     table = [
         f"| One day | {' | '.join(load.name for load in loads)} |",
@@ -173,22 +173,26 @@ Not measured: a cluster's time to start a pod, Cloud Storage and BigQuery themse
 
 ## What breaks first, and the setting that moves it
 
-1. **The largest table.** One connection reads it, so it alone can be the day. The source's owner can
-   partition it at the source; `exclude_columns` leaves out what nobody reads; a table that only grows
-   wants an incremental mode, which this product does not have.
-2. **One tunnel.** A process of `ssh` uses one core of each side. Every chunk in a pod of its own opens
-   its own tunnel (`pods.per: chunk`), so tunnels scale with pods; then the SSH host's cores are next.
-3. **The source's cores.** The server assembles the records: {units.server_cpu:.0f} CPU seconds per GB.
-   More pods do not help; a replica does, and `dagster instance concurrency set mirror_<database> N`
-   keeps what we take to what its owner lends.
-4. **One process per live database.** A live PostgreSQL is read from one snapshot by one process; its
-   hours are its GB times {units.mirror_postgresql:.1f} s. A restored backup can be cut into databases.
-5. **Dagster's events.** {units.events * 1000:.0f} ms per table are spent storing two events; beyond some
-   thousands of tables split the code location by database, and let the event log live in PostgreSQL.
+1. **The largest table.** One connection reads it, so it alone can be the day. The source's owner
+   can partition it at the source; `exclude_columns` leaves out what nobody reads; a table that
+   only grows wants an incremental mode, which this product does not have.
+2. **One tunnel.** A process of `ssh` uses one core of each side. Every chunk in a pod of its own
+   opens its own tunnel (`pods.per: chunk`), so tunnels scale with pods; then the SSH host's cores
+   are next.
+3. **The source's cores.** The server assembles the records: {units.server_cpu:.0f} CPU seconds
+   per GB. More pods do not help; a replica does, and `dagster instance concurrency set
+   mirror_<database> N` keeps what we take to what its owner lends.
+4. **One process per live database.** A live PostgreSQL is read from one snapshot by one process;
+   its hours are its GB times {units.mirror_postgresql:.1f} s. A restored backup can be cut into
+   databases.
+5. **Dagster's events.** {units.events * 1000:.0f} ms per table are spent storing two events;
+   beyond some thousands of tables split the code location by database, and let the event log live
+   in PostgreSQL.
 6. **The DuckLake's catalog.** With 365 days of 300 tables one more day costs what
-   [performance.md](performance.md) says; beyond that the warehouse is BigQuery (`MIRROR_WAREHOUSE`).
-7. **BigQuery's quotas.** 1,500 loads per table and day, 100,000 per project and day, 10,000 partitions
-   per table (27 years of days): none is near.
+   [performance.md](performance.md) says; beyond that the warehouse is BigQuery
+   (`MIRROR_WAREHOUSE`).
+7. **BigQuery's quotas.** 1,500 loads per table and day, 100,000 per project and day, 10,000
+   partitions per table (27 years of days): none is near.
 """
 
 

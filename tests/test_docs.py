@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks import scale
 from mirror_assets import configuration
 from mirror_assets.cli import main
 from mirror_assets.mirroring.catalog import (
@@ -68,3 +69,7 @@ def test_lock_files_hold_hashes_and_no_addresses() -> None:
         pinned = re.findall(r"^\S+==\S+", text, re.M)
         assert pinned
         assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_scale_on_paper_is_what_its_units_give() -> None:
+    assert (ROOT / "docs/scale.md").read_text() == scale.page(), "python -m benchmarks.scale"

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -711,6 +712,24 @@ def _can_unshare() -> bool:
     if shutil.which("unshare") is None:
         return False
     return subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode == 0
+
+
+def test_an_extension_that_was_exchanged_is_verified_again(tmp_path: Path) -> None:
+    def opened() -> None:
+        url = f"ducklake:sqlite:{tmp_path}/lake.sqlite"
+        with closing(DuckLakeWarehouse(url, tmp_path / "lake", tmp_path / "x")) as warehouse:
+            warehouse.commit(lambda _: None)
+
+    opened()
+    opened()  # not verified again
+    file = next((tmp_path / "x").rglob("ducklake.duckdb_extension"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    other = tmp_path / "other"
+    other.write_bytes(data)
+    other.replace(file)
+    with pytest.raises(WarehouseFault):
+        opened()
 
 
 def test_installed_extensions_are_not_copied_again(tmp_path: Path) -> None:
