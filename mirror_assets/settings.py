@@ -53,6 +53,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
         f"ducklake:sqlite:{HOME}/lake.sqlite",
         "where mirrored tables are published",
     ),
+    "MIRROR_WAREHOUSE_PASSWORD": ("", "password of a lake's catalog in PostgreSQL"),
+    "MIRROR_WAREHOUSE_PASSWORD_FILE": ("", "file holding that password, mode 0400"),
     "MIRROR_LAKE": (f"{HOME}/lake", "folder or `gs://` URL of the lake's Parquet files"),
     "MIRROR_LANDING": (
         f"{HOME}/landing",
@@ -231,6 +233,10 @@ class Settings:
         """The delivery ledger's PostgreSQL; None where the warehouse keeps it. Never print it."""
         return self.secret("MIRROR_LEDGER_URL_FILE")
 
+    def warehouse_password(self) -> str | None:
+        """The password of a lake's catalog in PostgreSQL. Never print it."""
+        return self.secrets.value("MIRROR_WAREHOUSE_PASSWORD")
+
     def with_password(self, name: str, url: str) -> str:
         """A URL, completed by ``<NAME>_DATABASE_PASSWORD`` or its file where it holds none."""
         password = self.secrets.value(f"{name.upper()}_DATABASE_PASSWORD")
@@ -249,7 +255,11 @@ class Settings:
 
     def warehouse(self) -> Warehouse:
         return open_warehouse(
-            self.warehouse_url, lake=self.lake, extensions=self.extensions, memory=self.memory
+            self.warehouse_url,
+            lake=self.lake,
+            extensions=self.extensions,
+            memory=self.memory,
+            password=self.warehouse_password(),
         )
 
     def new_scratch(self) -> Path:

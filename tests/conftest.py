@@ -9,13 +9,14 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
+from psycopg2.extensions import parse_dsn
 
 from mirror_assets.mirroring import refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec, load
@@ -51,6 +52,7 @@ WORDS: dict[str, dict[Kind, str]] = {
     "datetime": {"mysql": "datetime(6)", "postgresql": "timestamp"},
     "instant": {"mysql": "timestamp(6)", "postgresql": "timestamptz"},
 }
+LAKE_OWNER, LAKE_PASSWORD = "lake_owner", "it's 4711 % \\ secret"
 _numbers = itertools.count(1)
 
 
@@ -441,6 +443,82 @@ def cloud_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudSto
             patch.setenv(name, value)
         yield storage
     storage.stop()
+
+
+@dataclass(frozen=True)
+class LakeCatalog:
+    """Where a lake's catalog is, the password it asks for, and its files."""
+
+    url: str
+    password: str | None
+    folder: Path
+    server: PostgreSQL | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of a process that works on it."""
+        if self.password is None:
+            return {"MIRROR_WAREHOUSE": self.url}
+        file = self.folder / "catalog.password"
+        file.touch(mode=0o600)
+        file.write_text(self.password)
+        return {"MIRROR_WAREHOUSE": self.url, "MIRROR_WAREHOUSE_PASSWORD_FILE": str(file)}
+
+    def bytes(self) -> bytes:
+        """All that its files hold."""
+        files = self.folder
+        if self.server is not None:
+            name = parse_dsn(self.url.removeprefix("ducklake:postgres:"))["dbname"]
+            with closing(self.server.admin(name)) as admin, admin.cursor() as cursor:
+                cursor.execute("CHECKPOINT")
+                cursor.execute(
+                    "SELECT current_setting('data_directory') || '/base/' || oid"
+                    " FROM pg_database WHERE datname = current_database()"
+                )
+                files = Path(cursor.fetchall()[0][0])
+        return b"".join(path.read_bytes() for path in files.rglob("*") if path.is_file())
+
+
+class LakeCatalogs:
+    """Makes empty catalogs: below a folder, or in a database of the server."""
+
+    def __init__(self, server: PostgreSQL | None) -> None:
+        self._server = server
+        self._databases: dict[str, str] = {}
+        if server is not None:
+            with closing(server.admin()) as admin, admin.cursor() as cursor:
+                cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (LAKE_OWNER,))
+                if not cursor.fetchall():  # it owns catalogs, and has no other right
+                    cursor.execute(f"CREATE ROLE {LAKE_OWNER} LOGIN PASSWORD %s", (LAKE_PASSWORD,))
+
+    def empty(self, folder: Path, use: str) -> LakeCatalog:
+        """An empty catalog; it empties the last one that was made for the same ``use``."""
+        if self._server is None:
+            return LakeCatalog(f"ducklake:sqlite:{folder}/catalog.sqlite", None, folder)
+        name = self._databases.get(use)
+        if name is None:
+            name = self._databases[use] = f"lake_{next(_numbers)}"
+            with closing(self._server.admin()) as admin, admin.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {name} OWNER {LAKE_OWNER}")
+        with closing(self._server.admin(name)) as admin, admin.cursor() as cursor:
+            cursor.execute("DROP SCHEMA public CASCADE")
+            cursor.execute("CREATE SCHEMA public AUTHORIZATION pg_database_owner")
+        address = f"host={self._server.host} port={self._server.port}"
+        url = f"ducklake:postgres:{address} dbname={name} user={LAKE_OWNER}"
+        return LakeCatalog(url, LAKE_PASSWORD, folder, self._server)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def lake_catalogs(request: pytest.FixtureRequest) -> LakeCatalogs:
+    """Makes lakes' catalogs, once of each kind."""
+    in_postgres = request.param == "postgres"
+    return LakeCatalogs(request.getfixturevalue("postgres") if in_postgres else None)
+
+
+@pytest.fixture
+def lake_catalog(lake_catalogs: LakeCatalogs, tmp_path: Path) -> LakeCatalog:
+    """An empty catalog, once of each kind."""
+    return lake_catalogs.empty(tmp_path / "lake", "test")
 
 
 @contextmanager

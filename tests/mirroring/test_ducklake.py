@@ -30,9 +30,12 @@ from mirror_assets.mirroring.warehouses.ducklake import (
     DuckLakeWarehouse,
     install_extensions,
 )
+from tests.conftest import LakeCatalog, LakeCatalogs
 
 DAY = date(2026, 11, 22)
 NEXT = DAY + timedelta(days=1)
+#: What does not depend on the catalog.
+sqlite_only = pytest.mark.parametrize("lake_catalogs", ["sqlite"], indirect=True)
 CONTROL = TableSchema(
     (
         Column("run", "", types.STRING, True),
@@ -43,23 +46,16 @@ CONTROL = TableSchema(
 )
 
 
-@pytest.fixture(scope="module")
-def extensions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("extensions")
-    install_extensions(folder)
-    return folder
-
-
 Opener = Callable[..., DuckLakeWarehouse]
 
 
 @pytest.fixture
-def open_lake(tmp_path: Path, extensions: Path) -> Iterator[Opener]:
+def open_lake(tmp_path: Path, extensions: Path, lake_catalog: LakeCatalog) -> Iterator[Opener]:
     opened = []
 
     def open_(**options: Any) -> DuckLakeWarehouse:
-        url = f"ducklake:sqlite:{tmp_path}/lake/catalog.sqlite"
-        lake = DuckLakeWarehouse(url, tmp_path / "lake", extensions, memory="128MB", **options)
+        known = {"memory": "128MB", "password": lake_catalog.password} | options
+        lake = DuckLakeWarehouse(lake_catalog.url, tmp_path / "lake", extensions, **known)
         opened.append(lake)
         return lake
 
@@ -231,6 +227,7 @@ def test_time_travel_until_the_snapshots_expire(lake: DuckLakeWarehouse) -> None
     assert column(lake, "SELECT v FROM clinic.visit") == [2]
 
 
+@sqlite_only
 def test_hostile_table_names(lake: DuckLakeWarehouse) -> None:
     hostile = ("a b", "é", 'say "hi"', "it's", "select", "order by", "50%", "a[1]*?", "p=q")
     for number, table in enumerate(hostile):
@@ -395,30 +392,27 @@ def test_few_control_rows_make_no_file(control: DuckLakeWarehouse, tmp_path: Pat
 
 @pytest.mark.parametrize("count", [3, 700])
 def test_blanked_text_is_gone_from_the_files_after_maintenance(
-    control: DuckLakeWarehouse, tmp_path: Path, count: int
+    control: DuckLakeWarehouse, tmp_path: Path, lake_catalog: LakeCatalog, count: int
 ) -> None:
     canary = "canary-0b9f"
     rows = [log_row("a", n, note) for n in range(count) for note in ("aaa", canary, "zzz")]
     control.commit(lambda tx: tx.replace_rows("clinic", "log", rows, run="a"))
-    assert canary in everything_below(tmp_path / "lake")
+    assert canary in everything_of(lake_catalog, tmp_path)
 
     control.commit(lambda tx: tx.blank_before("clinic", "log", "note", "at", NEXT))
     control.maintain(time_travel_days=0)
     control.maintain(time_travel_days=0)
     control.close()
 
-    assert canary not in everything_below(tmp_path / "lake")
+    assert canary not in everything_of(lake_catalog, tmp_path)
     assert column(control, "SELECT count(*) FROM clinic.log WHERE note IS NULL") == [3 * count]
 
 
-def everything_below(root: Path) -> str:
-    """The raw bytes of all files, and the values of the Parquet files among them."""
-    texts = []
-    for path in (path for path in root.rglob("*") if path.is_file()):
-        texts.append(path.read_bytes().decode("latin-1"))
-        if path.suffix == ".parquet":
-            texts.append(str(pq.read_table(path, partitioning=None).to_pylist()))
-    return "\n".join(texts)
+def everything_of(catalog: LakeCatalog, root: Path) -> str:
+    """The raw bytes of the catalog's files, and the values of the lake's Parquet files."""
+    files = [path for path in root.rglob("*.parquet") if path.is_file()]
+    values = [str(pq.read_table(path, partitioning=None).to_pylist()) for path in files]
+    return "\n".join([catalog.bytes().decode("latin-1"), *values])
 
 
 # -- maintenance
@@ -478,10 +472,15 @@ def test_a_query_sees_commits_made_after_the_first_query(
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory: pytest.TempPathFactory, extensions: Path) -> Iterator[Mirrored]:
+def mirrored(
+    tmp_path_factory: pytest.TempPathFactory,
+    extensions: Path,
+    lake_catalogs: LakeCatalogs,
+) -> Iterator[Mirrored]:
     """A lake with one table, secrets beside it, and a file that a clean-up would delete."""
     root = tmp_path_factory.mktemp("mirrored")
-    lake = DuckLakeWarehouse(f"ducklake:sqlite:{root}/c.sqlite", root / "lake", extensions)
+    at = lake_catalogs.empty(root, "mirrored")
+    lake = DuckLakeWarehouse(at.url, root / "lake", extensions, password=at.password)
     publish(lake, "visit", DAY, 1)
     publish(lake, "visit", DAY, 2)
     lake._open_writer().execute("CALL ducklake_expire_snapshots('lake', older_than => now())")
@@ -622,6 +621,7 @@ def test_errors_of_a_commit_never_carry_a_rows_values(control: DuckLakeWarehouse
 # -- files
 
 
+@sqlite_only
 def test_the_catalog_stays_in_wal_mode(lake: DuckLakeWarehouse, tmp_path: Path) -> None:
     publish(lake, "visit", DAY, 1)
     lake.maintain(time_travel_days=0)
@@ -651,6 +651,7 @@ def test_everything_in_the_lake_is_private(control: DuckLakeWarehouse, tmp_path:
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
 
 
+@sqlite_only
 def test_spilled_data_lies_in_the_private_lake_and_is_gone_after_close(
     lake: DuckLakeWarehouse, tmp_path: Path
 ) -> None:

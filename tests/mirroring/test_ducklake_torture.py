@@ -20,6 +20,7 @@ from mirror_assets.mirroring import types
 from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
+from tests.conftest import LakeCatalog
 
 DAY = date(2026, 11, 22)
 TABLES = ("a", "b", "c")
@@ -30,9 +31,14 @@ SCHEMA = TableSchema(
 
 def open_lake(root: Path, *, turns: bool = True, orphan_hours: float = 24) -> DuckLakeWarehouse:
     """The lake below ``root``; without ``turns`` it writes as if from another machine."""
-    url = f"ducklake:sqlite:{root}/catalog.sqlite"
+    url, password = json.loads((root / "catalog.json").read_text())
     lake = DuckLakeWarehouse(
-        url, root / "lake", root / "extensions", memory="128MB", orphan_hours=orphan_hours
+        url,
+        root / "lake",
+        root / "extensions",
+        memory="128MB",
+        orphan_hours=orphan_hours,
+        password=password,
     )
     if not turns:
         lake._turn = nullcontext  # type: ignore[method-assign]
@@ -193,8 +199,14 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.fixture(autouse=True)
+def known(lake_catalog: LakeCatalog, tmp_path: Path) -> None:
+    """Tell all processes which catalog it is, once of each kind."""
+    (tmp_path / "catalog.json").write_text(json.dumps([lake_catalog.url, lake_catalog.password]))
+
+
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[DuckLakeWarehouse]:
+def lake(known: None, tmp_path: Path) -> Iterator[DuckLakeWarehouse]:
     lake = open_lake(tmp_path)
     yield lake
     lake.close()
@@ -297,6 +309,7 @@ def test_a_killed_writer_leaves_one_generation_and_no_debris(tmp_path: Path, kil
     lake.close()
 
 
+@pytest.mark.parametrize("lake_catalogs", ["sqlite"], indirect=True)
 def test_queries_of_several_processes_spill_without_harming_each_other(
     lake: DuckLakeWarehouse, tmp_path: Path
 ) -> None:

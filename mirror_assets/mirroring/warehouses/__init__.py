@@ -11,12 +11,14 @@ from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
 __all__ = ["Warehouse", "open_warehouse"]
 
 
-def open_warehouse(url: str, *, lake: str, extensions: Path, memory: str) -> Warehouse:
+def open_warehouse(
+    url: str, *, lake: str, extensions: Path, memory: str, password: str | None = None
+) -> Warehouse:
     """The warehouse at ``MIRROR_WAREHOUSE``; nothing is connected yet."""
     if url.startswith("ducklake:"):
-        return DuckLakeWarehouse(url, lake, extensions, memory=memory)
+        return DuckLakeWarehouse(url, lake, extensions, memory=memory, password=password)
     raise SettingsError(
         f"no warehouse adapter for {url.split(':', 1)[0]!r}",
         where="MIRROR_WAREHOUSE",
-        remedy="use ducklake:sqlite:<file>",
+        remedy="use ducklake:sqlite:<file> or ducklake:postgres:<address>",
     )

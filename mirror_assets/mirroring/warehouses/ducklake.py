@@ -1,13 +1,11 @@
 """The embedded warehouse: a DuckLake, immutable Parquet files plus a transactional catalog.
 
-What was measured, and why it is used like this, is in docs/adr/0001-lake-and-load.md: the SQLite
-catalog must be in WAL mode or one reader stops every writer; overlapping writers conflict as a
-whole, so writers of one machine queue on a file lock and the whole transaction is tried again.
+What was measured, and why it is used like this, is in docs/adr/0001-lake-and-load.md: overlapping
+writers conflict as a whole, so they take turns and the whole transaction is tried again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -39,12 +37,12 @@ from mirror_assets.mirroring.schema import Column, Drift, TableSchema
 from mirror_assets.mirroring.storage import lake as lake_at
 from mirror_assets.mirroring.storage import private_file, private_folder
 from mirror_assets.mirroring.warehouses.base import Equal, Rows
+from mirror_assets.mirroring.warehouses.lake_catalog import SqliteCatalog, open_catalog
 
 T = TypeVar("T")
 
 ALIAS = "lake"
-_EXTENSIONS = ("ducklake", "sqlite_scanner", "icu")
-_SQLITE = "ducklake:sqlite:"
+_EXTENSIONS = ("ducklake", "icu")
 #: Small writes of control rows live in the catalog instead of one tiny file each.
 _INLINED_ROWS = 500
 _INLINING = "SET ducklake_default_data_inlining_row_limit"
@@ -62,7 +60,8 @@ _READING = re.compile(
 
 
 class DuckLakeWarehouse:
-    """A DuckLake at ``ducklake:sqlite:<file>`` (or another catalog) with its files in ``lake``.
+    """A DuckLake at ``ducklake:sqlite:<file>`` or ``ducklake:postgres:<address>``, its files in
+    ``lake``.
 
     Files that nothing refers to are taken for those of a killed writer after ``orphan_hours``.
     """
@@ -77,16 +76,16 @@ class DuckLakeWarehouse:
         *,
         memory: str = "512MB",
         orphan_hours: float = 24,
+        password: str | None = None,
     ) -> None:
-        self._url = url
+        self._catalog = open_catalog(url, password)
         self._files = lake_at(str(lake))
         self._lake = self._files.root
         self._extensions = extensions.absolute()
         self._memory = memory
         self._orphan_seconds = orphan_hours * 3600
-        self._catalog = Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
         #: Of one machine: the writers' lock and spilled data.
-        self._home = self._catalog.absolute().parent if self._catalog else self._extensions
+        self._home = self._catalog.folder or self._extensions
         if self._files.local:
             self._home = Path(self._lake)
         self._writer: duckdb.DuckDBPyConnection | None = None
@@ -131,8 +130,7 @@ class DuckLakeWarehouse:
         """Expire snapshots, delete what only they used, sweep what killed writers left behind."""
         with self._mutex, _own_faults(self._drop_writer), self._turn():
             done = self._expire(self._open_writer(), time_travel_days)
-            if self._catalog is not None:
-                _compact_catalog(self._catalog)
+            self._catalog.compact()
             if self._files.local:
                 oldest = time.time() - self._orphan_seconds
                 done["orphans_deleted"] += _sweep(Path(self._lake), oldest)
@@ -173,10 +171,10 @@ class DuckLakeWarehouse:
             raise _translate(error, remedy=_QUERY_REMEDY) from None
 
     def _refuse_absent(self) -> None:
-        if self._catalog is not None and not self._catalog.exists():
+        if self._reader is None and not self._catalog.exists():
             raise WarehouseFault(
                 "nothing has been mirrored yet",
-                where=f"warehouse {self._url}",
+                where=f"warehouse {self._catalog.shown}",
                 remedy="materialize a partition first, or run `make demo`",
             )
 
@@ -233,7 +231,7 @@ class DuckLakeWarehouse:
 
     def schemas(self, dataset: str) -> dict[str, TableSchema | MirrorError]:
         """Every table of a dataset, read-only; the error where ``schema`` would raise one."""
-        if self._catalog is not None and not self._catalog.exists():
+        if not self._catalog.exists():
             return {}
         found: dict[str, list[tuple[str, str, bool]]] = {}
         for table, *column in self.query(
@@ -264,19 +262,21 @@ class DuckLakeWarehouse:
     # -- connections
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        files = {_identity(file) for file in install_extensions(self._extensions)}
+        extensions = (*_EXTENSIONS, self._catalog.extension)
+        files = set(map(_identity, install_extensions(self._extensions, extensions)))
         spill = private_folder(self._home / ".spill")
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self._extensions),
                 "autoinstall_known_extensions": False,
+                "allow_persistent_secrets": False,
                 "allow_unsigned_extensions": files <= _verified,
                 "memory_limit": self._memory,
                 # its own: processes that share such a folder crash each other
                 "temp_directory": str(spill / secrets.token_hex(8)),
             }
         )
-        for extension in _EXTENSIONS:
+        for extension in extensions:
             connection.execute(f"LOAD {extension}")
         _verified.update(files)
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
@@ -284,18 +284,19 @@ class DuckLakeWarehouse:
         connection.execute("SET ducklake_max_retry_count = 0")
         # Inlined deletes would keep every small partition ever published alive.
         connection.execute(f"{_INLINING} = 0")
-        options = [f"DATA_PATH {literal(self._lake)}"]
+        options = [f"DATA_PATH {literal(self._lake)}", *self._catalog.options()]
         options += ["READ_ONLY"] * read_only
-        options += ["META_BUSY_TIMEOUT 10000"] if self._catalog else []
-        connection.execute(f"ATTACH {literal(self._url)} AS {ALIAS} ({', '.join(options)})")
+        for statement in self._catalog.login():
+            connection.execute(statement)
+        attached = f"{literal(self._catalog.url)} AS {ALIAS}"
+        connection.execute(f"ATTACH {attached} ({', '.join(options)})")
         connection.execute(f"USE {ALIAS}")
         return connection
 
     def _open_writer(self) -> duckdb.DuckDBPyConnection:
         if self._writer is None:
             private_folder(self._home)
-            if self._catalog is not None:
-                _prepare_catalog(self._catalog)
+            self._catalog.prepare()
             self._writer = self._connect(read_only=False)
         return self._writer
 
@@ -307,12 +308,8 @@ class DuckLakeWarehouse:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Writers of one machine take turns; a killed one gives its turn up by dying.
-
-        What DuckDB creates meanwhile is readable by its owner only.
-        """
-        with private_file(private_folder(self._home) / ".writer.lock") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        """The writers' turn; what DuckDB creates meanwhile is readable by its owner only."""
+        with self._catalog.turn(private_folder(self._home)):
             before = os.umask(0o077)
             try:
                 yield
@@ -517,15 +514,17 @@ def _identity(file: Path) -> tuple[str, int, int, int]:
     return str(file), found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def install_extensions(folder: Path) -> list[Path]:
+def install_extensions(
+    folder: Path, names: Sequence[str] = (*_EXTENSIONS, SqliteCatalog.extension)
+) -> list[Path]:
     """Copy the extensions that came as Python packages into DuckDB's private folder.
 
     DuckDB verifies their signatures when it first loads them. Returns their files.
     """
     platform = "linux_arm64" if os.uname().machine == "aarch64" else "linux_amd64"
     target = folder / f"v{duckdb.__version__}" / platform
-    files = [target / f"{name}.duckdb_extension" for name in _EXTENSIONS]
-    for name, file in zip(_EXTENSIONS, files, strict=True):
+    files = [target / f"{name}.duckdb_extension" for name in names]
+    for name, file in zip(names, files, strict=True):
         if file.exists():
             continue
         spec = importlib.util.find_spec(f"duckdb_extension_{name}")
@@ -542,17 +541,6 @@ def install_extensions(folder: Path) -> list[Path]:
         shutil.copyfile(source, temporary)
         temporary.replace(file)
     return files
-
-
-def _prepare_catalog(path: Path) -> None:
-    """Create the SQLite catalog in WAL mode: readers then never stop a writer."""
-    private_folder(path.absolute().parent)
-    connection = sqlite3.connect(path, timeout=10)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()
-    path.chmod(0o600)
 
 
 def _schema(table: str, described: Sequence[tuple[str, str, bool]]) -> TableSchema:
@@ -621,7 +609,11 @@ def _until_clear() -> Retrying:
 
 
 def _is_conflict(error: BaseException) -> bool:
-    signs = ("database is locked", "Failed to commit DuckLake transaction")
+    signs = (
+        "database is locked",
+        "Failed to commit DuckLake transaction",
+        "could not serialize access",
+    )
     is_theirs = isinstance(error, (duckdb.Error, sqlite3.Error))
     return is_theirs and any(sign in str(error) for sign in signs)
 
@@ -711,31 +703,6 @@ _UNPARTITIONED = f"""
         SELECT table_id FROM __ducklake_metadata_{ALIAS}.ducklake_partition_info
         WHERE end_snapshot IS NULL)
 """
-
-
-#: Least and greatest values of columns by file. Queries find their files by the partition; DuckLake
-#: reads the statistics of all files of all tables for every column that a condition names.
-_NEEDLESS_STATISTICS = """
-DELETE FROM ducklake_file_column_stats AS s
-WHERE s.data_file_id IN (SELECT data_file_id FROM ducklake_file_partition_value)
-  AND NOT EXISTS (
-    SELECT 1 FROM ducklake_partition_info AS i JOIN ducklake_partition_column AS c
-    USING (partition_id) WHERE i.table_id = s.table_id AND c.column_id = s.column_id
-  )
-"""
-
-
-def _compact_catalog(path: Path) -> None:
-    """Give back the room of deleted rows, so that what they said is gone from the file too."""
-    connection = sqlite3.connect(path, timeout=1, isolation_level=None)
-    try:
-        connection.execute(_NEEDLESS_STATISTICS)
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.OperationalError:
-        return  # somebody reads: the next time will do
-    finally:
-        connection.close()
 
 
 def _sweep(lake: Path, before: float) -> int:
