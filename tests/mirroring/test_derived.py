@@ -130,6 +130,15 @@ def test_every_missing_input_is_named_at_once(pg_bench: KindBench) -> None:
         inputs(lake, [spec], _today(), wanted)
 
 
+def test_a_warehouse_into_which_nothing_was_mirrored_names_every_table(
+    pg_bench: KindBench,
+) -> None:
+    spec = pg_bench.catalog(["a", "b"])
+    with pytest.raises(InputMissing, match="clinic/a, clinic/b") as caught:
+        inputs(pg_bench.warehouse, [spec], _today(), {"clinic": ("a", "b")})
+    assert not caught.value.transient
+
+
 def test_only_databases_read_as_of_a_day_may_be_older(pg_bench: KindBench) -> None:
     pg_bench.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (7)")
     spec = _mirror(pg_bench, ["t"])
