@@ -76,6 +76,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
         f"{HOME}/documents",
         "folder or `gs://` URL of the members' JSON documents",
     ),
+    "MIRROR_FHIR": ("", "`1`: beside each member's document, the same as a FHIR R4 `Bundle`"),
     "MIRROR_DERIVED_DAYS": (
         "",
         "days that `medical.patient_encounters`, dbt's copies and `dbt_audit` are kept, the newest"
@@ -111,6 +112,7 @@ class Settings:
     lake: str
     landing_url: str
     documents_url: str
+    fhir: bool
     scratch: Path
     extensions: Path
     catalog_folders: tuple[Path, ...]
@@ -157,6 +159,7 @@ class Settings:
             lake=_absolute_url(value("MIRROR_LAKE")),
             landing_url=_absolute_url(value("MIRROR_LANDING")),
             documents_url=_absolute_url(value("MIRROR_DOCUMENTS")),
+            fhir=parsed("MIRROR_FHIR", _switch),
             scratch=Path(value("MIRROR_SCRATCH")).absolute(),
             extensions=Path(value("MIRROR_EXTENSIONS")).absolute(),
             catalog_folders=(*_domain_folders(), *folders),
@@ -365,6 +368,12 @@ def _minutes(text: str) -> float | None:
             remedy="use a number such as 0.2, or leave it unset",
         )
     return float(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("", "0", "1"):
+        raise SettingsError(f"{text!r} is neither 0 nor 1", remedy="use 1, or leave it unset")
+    return text == "1"
 
 
 def _days(text: str) -> int | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-#: Cases by section: the mirror, encounters, quality measures, firewall, Commons and its Draft.js bodies.
+#: Cases by section: the mirror, encounters, measures, firewall, Commons and its Draft.js bodies.
 CASES = {
-    "A": range(1, 16),
+    "A": [1, *range(4, 15)],
     "B": range(1, 23),
     "C": range(1, 28),
     "D": range(1, 7),

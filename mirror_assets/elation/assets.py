@@ -9,6 +9,7 @@ import dagster as dg
 
 from mirror_assets.delivery.ledger import LedgerStore, PostgresLedger
 from mirror_assets.elation import encounters, firewall, quality_measures
+from mirror_assets.elation.encounters import fhir
 from mirror_assets.mirroring import derived
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import SettingsError
@@ -101,6 +102,7 @@ def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:
             counts = mirror.warehouse.query(encounters.counts(read.relation)).dicts()[0]
             publish_encounters(mirror.warehouse, read, day)
             written = write_documents(mirror, read, day, accept_loss=config.accept_loss)
+            bundles = write_bundles(mirror, read, day, accept_loss=config.accept_loss)
             context.log.info(
                 f"{counts['encounters']} encounters of {counts['members']} members;"
                 f" {counts['notes_without_member']} notes without a known member"
@@ -112,6 +114,7 @@ def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:
                     "documents_written": written.written + written.emptied,
                     "documents_unchanged": written.unchanged,
                     "documents_emptied": written.emptied,
+                    **bundles,
                     "superseded_by": str(written.superseded_by or ""),
                     "members_as_of": str(read.days["member_index", "member"]),
                     "source_instant": dg.MetadataValue.timestamp(read.recorded_at),
@@ -142,16 +145,44 @@ def write_documents(
 ) -> encounters.Written:
     """Bring the members' documents to what the day's rows say; an older day changes nothing."""
     store = encounters.DocumentStore(mirror.settings.documents_url)
+    return _write(store, encounters.documents, mirror, read, day, accept_loss=accept_loss)
+
+
+def write_bundles(
+    mirror: MirrorResource, read: Inputs, day: date, *, accept_loss: bool
+) -> dict[str, int]:
+    """The same as FHIR bundles, where they are asked for; what was done, as metadata."""
+    if not mirror.settings.fhir:
+        return {}
+    store = fhir.store(mirror.settings.documents_url)
+    written = _write(store, fhir.bundles, mirror, read, day, accept_loss=accept_loss)
+    return {
+        "bundles_written": written.written + written.emptied,
+        "bundles_unchanged": written.unchanged,
+    }
+
+
+def _write(
+    store: encounters.DocumentStore,
+    make: encounters.MakeDocuments,
+    mirror: MirrorResource,
+    read: Inputs,
+    day: date,
+    *,
+    accept_loss: bool,
+) -> encounters.Written:
     rows = mirror.warehouse.relation(DATASET, TABLE, day)
     version = encounters.Version(day, read.recorded_at)
-    return store.write(version, _documents(mirror.warehouse, rows), accept_loss=accept_loss)
+    return store.write(version, _documents(mirror.warehouse, rows, make), accept_loss=accept_loss)
 
 
-def _documents(warehouse: Warehouse, rows: str) -> Iterator[encounters.Document]:
+def _documents(
+    warehouse: Warehouse, rows: str, make: encounters.MakeDocuments
+) -> Iterator[encounters.Document]:
     cuts = warehouse.query(encounters.documents_bounds(rows)).rows
     for part in encounters.parts(cut for (cut,) in cuts):
         with warehouse.batches(encounters.documents_statement(rows, part)) as batches:
-            yield from encounters.documents(batches)
+            yield from make(batches)
 
 
 def _firewall(

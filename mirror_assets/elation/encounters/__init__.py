@@ -6,6 +6,7 @@ member of them in object storage, for readers who ask about one person.
 
 from mirror_assets.elation.encounters.document import (
     Document,
+    MakeDocuments,
     documents,
     documents_bounds,
     documents_statement,
@@ -22,6 +23,7 @@ __all__ = [
     "Document",
     "DocumentFault",
     "DocumentStore",
+    "MakeDocuments",
     "Part",
     "Relation",
     "Version",

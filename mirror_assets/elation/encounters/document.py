@@ -6,7 +6,7 @@ The database writes the JSON of each encounter; here its bytes are only put toge
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any
@@ -18,6 +18,10 @@ from mirror_assets.elation.encounters.shapes import record
 _PART_ROWS = 60_000
 #: Of a note that begins so, the encounters come before those of other notes.
 _FIRST = "Visit Note"
+
+
+#: Makes documents of the record batches of `documents_statement`.
+MakeDocuments = Callable[[Iterable[Any]], Iterator["Document"]]
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,16 @@ def documents(batches: Iterable[Any]) -> Iterator[Document]:
 
     All rows of a member must follow each other; holds one batch and one document in memory.
     """
-    rows = chain.from_iterable(map(_rows, batches))
-    for patient_id, group in groupby(rows, key=lambda row: row[0]):
+    for patient_id, group in groupby(notes(batches), key=lambda row: row[0]):
         stamps, said = zip(*((row[1], row[2]) for row in group), strict=True)
         encounters = (a[:-1] + b"," + b[1:] for a, b in zip(stamps, said, strict=True))
         body = b"[" + b",".join(encounters) + b"]"
         yield Document(patient_id.decode(), digest(said), body)
+
+
+def notes(batches: Iterable[Any]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Member, stamp and what is said, of every row of `documents_statement`."""
+    return chain.from_iterable(map(_rows, batches))
 
 
 def _rows(batch: Any) -> Iterator[tuple[bytes, bytes, bytes]]:

@@ -84,14 +84,18 @@ class DocumentStore:
     """The documents in a local folder or at a ``gs://`` URL; ``name`` is that of every document.
 
     Give each source of documents its own name, where several write below one root. A run that
-    would empty more than the share ``loss`` of all documents is refused.
+    would empty more than the share ``loss`` of all documents is refused. ``empty`` is the document
+    of a member who has no note any more.
     """
 
-    def __init__(self, url: str, *, name: str = NAME, loss: float = 0.5) -> None:
+    def __init__(
+        self, url: str, *, name: str = NAME, loss: float = 0.5, empty: bytes = _EMPTY
+    ) -> None:
         self._files = Storage(
             url, name="the documents' storage", setting="MIRROR_DOCUMENTS", fault=DocumentFault
         )
         self.name = name
+        self.empty = empty
         self._loss = loss
         self._own = f"{self._files.root}/.encounters/{name}"
         self._half = f"{self._own}/half"
@@ -251,7 +255,8 @@ class _Run:
                 remedy="check the day's notes and the member index; if they are right, run again"
                 " and accept the loss",
             )
-        self._done.emptied = sum(self._keep(Document(p, NOTHING, _EMPTY)) for p in gone)
+        empty = self._store.empty
+        self._done.emptied = sum(self._keep(Document(p, NOTHING, empty)) for p in gone)
         self._flush()
 
     def _close(self) -> None:
