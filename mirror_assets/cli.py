@@ -155,7 +155,7 @@ def _name_differences(proof: TableProof) -> None:
 def sql(statement: str, csv: bool, limit: int) -> None:
     """Run a read-only query in the warehouse."""
     _settings, warehouse = _open()
-    _print(warehouse.query(statement, limit=None if csv else limit), csv=csv)
+    _print(warehouse.query(statement, limit=None if csv else limit, native=True), csv=csv)
 
 
 @main.command()

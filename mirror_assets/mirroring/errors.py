@@ -166,6 +166,13 @@ class WarehouseFault(TransientError):  # noqa: N818
     resource = "BQ"
 
 
+class WarehouseRefused(PermanentError):  # noqa: N818
+    """The warehouse will refuse the same thing again: rights, names, a value, a setting."""
+
+    kind = "warehouse"
+    resource = "BQ"
+
+
 class ProofImpossible(PermanentError):  # noqa: N818
     """A partition cannot be compared with anything."""
 

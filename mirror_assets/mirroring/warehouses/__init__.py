@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.warehouses.base import Warehouse
+from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
 
 __all__ = ["Warehouse", "open_warehouse"]
@@ -17,8 +18,10 @@ def open_warehouse(
     """The warehouse at ``MIRROR_WAREHOUSE``; nothing is connected yet."""
     if url.startswith("ducklake:"):
         return DuckLakeWarehouse(url, lake, extensions, memory=memory, password=password)
+    if url.startswith("bigquery:"):
+        return BigQueryWarehouse(url, lake)
     raise SettingsError(
         f"no warehouse adapter for {url.split(':', 1)[0]!r}",
         where="MIRROR_WAREHOUSE",
-        remedy="use ducklake:sqlite:<file> or ducklake:postgres:<address>",
+        remedy="use ducklake:sqlite:<file>, ducklake:postgres:<address> or bigquery:<project>",
     )

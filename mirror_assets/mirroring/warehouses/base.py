@@ -78,7 +78,7 @@ class Transaction(Protocol):
         """Show one day of a table, without ``_PARTITIONDATE``."""
 
     def view(self, dataset: str, view: str, statement: str) -> None:
-        """Create or replace a view over a statement in the warehouse's SQL."""
+        """Create or replace a view over a statement in DuckDB's dialect."""
 
     def drop_view(self, dataset: str, view: str) -> None:
         """Remove a view, if it is there."""
@@ -110,8 +110,10 @@ class Warehouse(Protocol):
     def commit(self, body: Callable[[Transaction], T]) -> T:
         """Run a body as one transaction; on a conflict, run it again from the start."""
 
-    def query(self, statement: str, *, limit: int | None = None) -> Rows:
-        """A read-only query in the warehouse's SQL; never changes anything."""
+    def query(self, statement: str, *, limit: int | None = None, native: bool = False) -> Rows:
+        """A read-only query in DuckDB's dialect, as ours all are, or, as people write it
+        (``native``), in the warehouse's own; never changes anything.
+        """
 
     def exclusive(self) -> AbstractContextManager[None]:
         """While it is held, no other of our processes writes; for writers that do not ask."""

@@ -162,7 +162,7 @@ class DuckLakeWarehouse:
 
     # -- reading
 
-    def query(self, statement: str, *, limit: int | None = None) -> Rows:
+    def query(self, statement: str, *, limit: int | None = None, native: bool = False) -> Rows:  # noqa: ARG002 - its dialect is ours
         """One read-only query; it can neither write nor read anything but the lake's tables."""
         self._refuse_absent()
         try:

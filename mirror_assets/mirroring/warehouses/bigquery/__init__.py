@@ -1,0 +1,246 @@
+"""The BigQuery warehouse: Parquet files of the lake loaded day by day, views and control rows.
+
+What readers see while a commit is carried out, and why, is in docs/adr/0003-bigquery-commits.md.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import date
+from decimal import Decimal
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from mirror_assets.mirroring import storage
+from mirror_assets.mirroring.errors import MirrorError, SettingsError, WarehouseRefused
+from mirror_assets.mirroring.names import PARTITION_COLUMN, folder_name
+from mirror_assets.mirroring.names import sql as quoted
+from mirror_assets.mirroring.schema import TableSchema
+from mirror_assets.mirroring.warehouses.base import Rows
+from mirror_assets.mirroring.warehouses.bigquery import fields, sql
+from mirror_assets.mirroring.warehouses.bigquery.commit import Carrier, Turn
+from mirror_assets.mirroring.warehouses.bigquery.service import OWN, Service
+from mirror_assets.mirroring.warehouses.bigquery.transaction import BigQueryTransaction
+
+T = TypeVar("T")
+_URL = re.compile(r"bigquery:(?P<project>[a-z][a-z0-9.:-]{4,28}[a-z0-9])(\?(?P<options>.*))?")
+_OPTIONS = {"location", "endpoint"}
+_ARRAY_OR_STRUCT = ("ARRAY<", "STRUCT<")
+
+
+class BigQueryWarehouse:
+    """BigQuery for one project, at ``bigquery:<project>[?location=..&endpoint=..]``.
+
+    ``lake`` is the folder of the Parquet files that it loads. A writer that was killed keeps the
+    turn to publish into a dataset for ``lease`` seconds. ``patience`` seconds are waited for a
+    service that is not there, and for the turn.
+    """
+
+    dialect = "bigquery"
+
+    def __init__(
+        self, url: str, lake: str, *, lease: float = 120.0, patience: float = 300.0
+    ) -> None:
+        found = _URL.fullmatch(url)
+        options = dict(parse_qsl(found["options"] or "")) if found else {}
+        if found is None or options.keys() - _OPTIONS:
+            raise SettingsError(
+                "this is no address of a BigQuery project",
+                where="MIRROR_WAREHOUSE",
+                remedy="use bigquery:<project>?location=<location of its datasets>",
+            )
+        self._service = Service(
+            found["project"],
+            location=options.get("location"),
+            endpoint=options.get("endpoint"),
+            patience=patience,
+        )
+        self._lake = storage.lake(lake)
+        if self._lake.local and not self._service.is_local:
+            raise SettingsError(
+                "BigQuery cannot load from a folder of this machine",
+                where="MIRROR_LAKE",
+                remedy="use gs://<bucket>/<folder>, in the location of the datasets",
+            )
+        self._lease = lease
+        self._patience = patience
+        self._mutex = threading.RLock()
+
+    # -- writing
+
+    def commit(self, body: Callable[[BigQueryTransaction], T]) -> T:
+        """Write down what a body changes, then do it; other writers of its dataset wait."""
+        with self._mutex:
+            carriers: list[tuple[Turn, Carrier]] = []
+
+            def begin(dataset: str) -> None:
+                self._service.ensure_dataset(dataset)
+                turn = Turn(self._service, dataset, lease=self._lease, patience=3 * self._patience)
+                turn.take()
+                carriers.append((turn, Carrier(self._service, self._lake, turn)))
+                carriers[0][1].finish_left_over(dataset)
+
+            transaction = BigQueryTransaction(self._service, self._lake, begin)
+            try:
+                result = body(transaction)
+                if not transaction.plan.is_empty:
+                    carriers[0][1].carry_out(transaction.plan)
+            finally:
+                for turn, _carrier in carriers:
+                    turn.give_up()
+            return result
+
+    def exclusive(self) -> Any:
+        """Nothing needs to be held: writers of other tables are never in each other's way."""
+        return nullcontext()
+
+    def staging(self, dataset: str, table: str, day: date) -> str:
+        """A new private folder for Parquet parts that ``replace_partition`` may then own."""
+        folder = f"{dataset}/{folder_name(table)}/{PARTITION_COLUMN}={day}/{secrets.token_hex(8)}"
+        with self._lake.guard(f"{dataset}.{table}"):
+            return self._lake.make_folder(f"{self._lake.root}/{folder}")
+
+    def discard(self, folder: str) -> None:
+        """Remove a staging folder that was not published."""
+        with self._lake.guard(folder):
+            self._lake.delete_folder(folder)
+
+    # -- reading
+
+    def query(self, statement: str, *, limit: int | None = None, native: bool = False) -> Rows:
+        """A read-only query in DuckDB's dialect, or (``native``) as people write it."""
+        if native:
+            self._refuse_writing(statement)
+            text = statement
+        else:
+            text = sql.translated(statement, self._service.project)
+        return self._service.rows(text, about="query", limit=limit)
+
+    def _refuse_writing(self, statement: str) -> None:
+        kind, _bytes = self._service.try_out(statement)
+        if kind != "SELECT":
+            raise WarehouseRefused(
+                "only single read-only queries are answered",
+                remedy="write one SELECT over the warehouse's tables",
+            )
+
+    def relation(self, dataset: str, table: str, day: date) -> str:
+        """SQL of a day's rows of a table, in DuckDB's dialect as all of ours."""
+        return (
+            f"(SELECT * FROM {quoted(dataset)}.{quoted(table)}"
+            f" WHERE {PARTITION_COLUMN} = DATE '{day}')"
+        )
+
+    @contextmanager
+    def batches(self, statement: str) -> Iterator[Any]:
+        """The answer of one of our own queries, streamed: an Arrow RecordBatchReader."""
+        import pyarrow as pa  # here, because it would slow down loading the code location
+
+        text = sql.translated(statement, self._service.project)
+        listed, pages = self._service.stream(text, about="query")
+        schema = fields.to_arrow(listed)
+        stream = (_fitted(batch, schema) for batch in pages)
+        yield pa.RecordBatchReader.from_batches(schema, stream)
+
+    def save(self, statement: str, path: str) -> int:
+        """Write the answer of one of our own queries as Parquet; how many rows it has."""
+        import pyarrow.parquet as pq  # here, because it would slow down loading the code location
+
+        rows = 0
+        with (
+            self.batches(statement) as batches,
+            self._lake.guard(path),
+            self._lake.create(path) as file,
+            pq.ParquetWriter(file, batches.schema) as writer,
+        ):
+            for batch in batches:
+                rows += batch.num_rows
+                writer.write_batch(batch)
+        return rows
+
+    def schemas(self, dataset: str) -> dict[str, TableSchema | MirrorError]:
+        """Every table of a dataset, read-only; the error where ``schema`` would raise one."""
+        if self._service.dataset(dataset) is None:
+            return {}
+        views = f"{sql.name(self._service.project)}.{sql.name(dataset)}.INFORMATION_SCHEMA"
+        answer = self._service.rows(
+            "SELECT c.table_name, c.column_name, c.data_type, c.is_nullable"
+            f" FROM {views}.COLUMNS AS c JOIN {views}.TABLES AS t ON t.table_name = c.table_name"
+            " WHERE t.table_type = 'BASE TABLE' AND c.is_hidden = 'NO'"
+            " ORDER BY c.table_name, c.ordinal_position",
+            about=f"tables of {dataset}",
+        )
+        found: dict[str, list[fields.Field]] = {}
+        for table, column, data_type, nullable in answer.rows:
+            if not table.startswith(OWN):
+                mode = "NULLABLE" if nullable == "YES" else "REQUIRED"
+                field = {"name": column, "mode": mode, **_typed(data_type)}
+                found.setdefault(table, []).append(field)
+        return {table: fields.schema_or_error(table, listed) for table, listed in found.items()}
+
+    # -- upkeep
+
+    def maintain(self, *, time_travel_days: int) -> dict[str, int]:
+        """Set how long datasets remember their past; sweep files that killed writers left."""
+        hours = min(max(time_travel_days * 24, 48), 168)
+        mine = [dataset for dataset in self._service.datasets() if self._service.is_mine(dataset)]
+        changed = sum(self._service.keep_for(dataset, hours) for dataset in mine)
+        return {"time_travel_changed": changed, "orphans_deleted": self._sweep()}
+
+    def _sweep(self) -> int:
+        """Delete staged files older than a day; younger ones belong to running processes."""
+        swept = 0
+        with self._lake.guard("the lake"):
+            try:
+                found = self._lake.fs.find(self._lake.root, detail=True)
+            except FileNotFoundError:
+                return 0
+            for path, info in found.items():
+                changed = info.get("mtime") or info.get("LastModified")
+                stamp = changed.timestamp() if hasattr(changed, "timestamp") else changed
+                is_ours = path.endswith(".parquet") and "/.journal/" not in path
+                if is_ours and stamp is not None and stamp < time.time() - 86_400:
+                    self._lake.fs.rm_file(path)
+                    swept += 1
+        return swept
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._service.close()
+
+
+def _typed(data_type: str) -> fields.Field:
+    """A type of INFORMATION_SCHEMA as the API's."""
+    word, _, rest = data_type.partition("(")
+    if word in ("NUMERIC", "BIGNUMERIC") and rest:
+        precision, _, scale = rest.rstrip(")").partition(",")
+        return {"type": word, "precision": precision, "scale": scale.strip() or "0"}
+    if data_type.startswith(_ARRAY_OR_STRUCT):
+        return {"type": data_type}
+    return {"type": word}
+
+
+def _fitted(batch: Any, schema: Any) -> Any:
+    """A batch of Google's client in our types."""
+    import pyarrow as pa
+
+    columns = []
+    for column, wanted in zip(batch.columns, schema, strict=True):
+        if pa.types.is_decimal256(column.type) and pa.types.is_string(wanted.type):
+            columns.append(pa.array([_plain(value) for value in column.to_pylist()], pa.string()))
+        else:
+            columns.append(column.cast(wanted.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _plain(value: Decimal | None) -> str | None:
+    """A number's digits, without zeros at its end."""
+    if value is None:
+        return None
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
