@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)/.mirror/dagster
 export MIRROR_SETTLE_MINUTES ?= 0.2
 PORT ?= 3000
 
-.PHONY: help setup demo ui test test-all lint bench docs-types lock clean
+.PHONY: help setup demo ui test test-all lint bench docs-types docs-alerts lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ bench: setup .mirror/bench/venv/.installed ## Ratios against the floor, measured
 
 docs-types: setup ## Write docs/types.md from the code
 	@python -m mirror_assets.mirroring.typedoc
+
+docs-alerts: setup ## Write docs/alerts.md from the code
+	@python -m mirror_assets.orchestration.alerts.doc
 
 lock: setup ## Resolve the lock files again (hashes, no index addresses)
 	@.ci/lock

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mirror_assets import alert_settings
 from mirror_assets import settings as places
 from mirror_assets.commons import cache_settings
 from mirror_assets.elation import firewall
@@ -20,6 +21,7 @@ PARTS: tuple[tuple[str, Variables], ...] = (
     ("the mirrors, and what they and their readers share", places.VARIABLES),
     ("Commons' encounter cache", cache_settings.VARIABLES),
     ("the App Engine firewall", firewall.VARIABLES),
+    ("alerts", alert_settings.VARIABLES),
 )
 #: After it, in the README, stands the table.
 MARK = "<!-- settings: written by `python -m mirror_assets.configuration` -->\n"
@@ -56,6 +58,7 @@ _READERS: tuple[Callable[[Settings], object], ...] = (
     _reachable,
     cache_settings.CacheSettings.from_env,
     lambda settings: firewall.settings_of(settings.variables),
+    alert_settings.AlertSettings.from_env,
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.names import asset_name, warehouse_name
 from mirror_assets.mirroring.staged import TableReport
 
@@ -98,11 +99,18 @@ def check_metadata(report: TableReport) -> dict[str, Any]:
         metadata["rejects"] = report.reject_kinds
         metadata["see_rows"] = f"mirror errors {report.database} --partition {report.partition}"
     if report.error is not None:
-        metadata["what"] = report.error.what
-        metadata["next"] = report.error.remedy
-        metadata["kind"] = report.error.kind
-        metadata["cured_by_retry"] = report.error.transient
+        metadata |= error_metadata(report.error)
     return metadata
+
+
+def error_metadata(error: MirrorError) -> dict[str, Any]:
+    """An error of ours on a failed check or step: alerts are made of it, and of nothing else."""
+    return {
+        "what": error.what,
+        "next": error.remedy,
+        "kind": error.kind,
+        "cured_by_retry": error.transient,
+    }
 
 
 def _column_schema(report: TableReport) -> dg.TableSchema:

@@ -267,8 +267,8 @@ def _measures(
                 "superseded_by": str(report.newer or ""),
             }
             if error := quality_measures.fault(report):
-                context.log.error(f"{report.sentence}; figures: {metadata}")
-                raise failure(context, error)
+                context.log.error(report.sentence)
+                raise failure(context, error, metadata)
             return dg.MaterializeResult(metadata=metadata)
 
     return elation_quality_measures

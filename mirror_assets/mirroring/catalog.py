@@ -171,6 +171,7 @@ class DatabaseEntry(_Strict):
     retention: Retention = Retention()
     pods: Pods = Pods()
     owner: str = "team:platform"
+    slack_channel: str = Field(default="", pattern=r"^(#?[\w.-]+)?$")
     vendor_contact: str = ""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -34,6 +35,7 @@ class ModelFailed(PermanentError):  # noqa: N818 - the kinds read as nouns
 
     kind = "dbt"
     resource = "BQ"
+    failed: Mapping[str, str] = MappingProxyType({})  #: models and tests, and what dbt says of each
 
 
 class DbtCommand:
@@ -99,11 +101,14 @@ class DbtCommand:
         failed = [result for result in results if result["status"] in _FAILED]
         if not failed:
             return None
-        told = "; ".join(_told(result) for result in failed)
-        return ModelFailed(
+        names = {result["unique_id"].split(".")[2]: _outcome(result) for result in failed}
+        told = "; ".join(f"{name} ({outcome})" for name, outcome in names.items())
+        fault = ModelFailed(
             f"{len(failed)} of {len(results)} models and tests failed: {told}",
             remedy=f"the others went well; {_BY_HAND}",
         )
+        fault.failed = names
+        return fault
 
 
 def joined(faults: Sequence[MirrorError]) -> MirrorError:
@@ -127,10 +132,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _told(result: Mapping[str, Any]) -> str:
-    name = result["unique_id"].split(".")[2]
+def _outcome(result: Mapping[str, Any]) -> str:
     found = result.get("failures")
-    return f"{name} ({found} rows)" if found else f"{name} ({result['status']})"
+    return f"{found} rows" if found else str(result["status"])
 
 
 def _is_hook(result: Mapping[str, Any]) -> bool:

@@ -40,6 +40,6 @@ def models(manifest: Manifest) -> dg.AssetsDefinition:
                     yield result
             faults = command.faults()
             if faults:
-                raise failure(context, faults)
+                raise failure(context, faults, {"failed": dict(faults.failed)})
 
     return dbt_models

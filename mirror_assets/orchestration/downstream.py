@@ -81,11 +81,15 @@ def step(context: dg.AssetExecutionContext, where: str = "") -> Iterator[date]:
         raise failure(context, at_edge(error, where)) from None
 
 
-def failure(context: StepContext, error: MirrorError) -> dg.Failure:
-    """An error as a failed step, its one bit told to the daemon that retries runs."""
+def failure(
+    context: StepContext, error: MirrorError, figures: Mapping[str, Any] | None = None
+) -> dg.Failure:
+    """An error as a failed step, its one bit told to the daemon that retries runs; ``figures``
+    are what the step had counted by then.
+    """
     decide_retry(context, [error])
     return dg.Failure(
         description=error.sentence,
-        metadata={"cured_by_retry": error.transient},
+        metadata={**(figures or {}), **keys.error_metadata(error)},
         allow_retries=False,
     )

@@ -4,7 +4,8 @@ import dagster as dg
 
 from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.orchestration import alerts, health, pods, sensors, tables, upkeep, verification
+from mirror_assets.orchestration import health, pods, sensors, tables, upkeep, verification
+from mirror_assets.orchestration.alerts.sensors import alert_sensor
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.partitions import DAILY
 from mirror_assets.settings import Environment, Settings
@@ -20,7 +21,7 @@ def build_definitions(settings: Settings, mirror: MirrorResource | None = None) 
         executor=dg.in_process_executor,
         jobs=[upkeep.upkeep_job()],
         schedules=[upkeep.upkeep_schedule()],
-        sensors=[alerts.failure_sensor()],
+        sensors=[alert_sensor()],
     )
     return dg.Definitions.merge(*parts, common)
 

@@ -83,7 +83,9 @@ def chunk_assets(
             )
         except MirrorError as error:
             decide_retry(context, [error])
-            raise _failure(str(error), transient=error.transient) from None
+            raise dg.Failure(
+                str(error), metadata=keys.error_metadata(error), allow_retries=False
+            ) from None
         for report in reports:
             _log(context, report)
             yield from _results(spec, report)

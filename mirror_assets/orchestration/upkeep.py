@@ -8,7 +8,9 @@ from functools import partial
 
 import dagster as dg
 
+from mirror_assets import keys
 from mirror_assets.delivery import ledger
+from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.retention import Copies, Step, expire, expire_copies
 from mirror_assets.mirroring.warehouses import Warehouse
@@ -62,6 +64,8 @@ def upkeep_job() -> dg.JobDefinition:
         warehouse = settings.warehouse()
         try:
             done = run_upkeep(settings, warehouse, datetime.now(UTC))
+        except MirrorError as error:
+            raise dg.Failure(error.sentence, metadata=keys.error_metadata(error)) from None
         finally:
             warehouse.close()
         context.add_output_metadata(

@@ -12,7 +12,6 @@ import pytest
 from mirror_assets.mirroring import derived
 from mirror_assets.mirroring.retention import expire
 from mirror_assets.orchestration import upkeep
-from mirror_assets.orchestration.alerts import alert_text
 from mirror_assets.orchestration.dbt_manifest import Manifest
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.sample import elation
@@ -168,20 +167,6 @@ def test_a_table_nobody_mirrors_is_a_warning(bench: Bench, execute: Execute) -> 
     assert "forgotten" in sentence
     bench.catalog(["a"], exclude=["forgot*"])
     assert execute("clinic_health").check_names["catalog_complete"][0]
-
-
-def test_the_alert_says_what_failed_and_what_to_press(bench: Bench, execute: Execute) -> None:
-    bench.run("CREATE TABLE a (id int, d date)", "SET sql_mode = ''")
-    bench.run("SET sql_mode = ''", "INSERT INTO a VALUES (1, '2026-00-01')")
-    spec = bench.catalog(["a"])
-    day = bench.day(spec)
-    run = execute("clinic_mirror", day)
-    record = run._instance.get_run_by_id(run.run_id)
-    assert record is not None
-    text = alert_text(record, run.failures)
-    assert f"clinic: run {run.run_id[:8]} of clinic_mirror failed for {day}" in text
-    assert "1 of 1 rows were rejected" in text
-    assert "From asset failure" in text
 
 
 def test_upkeep_deletes_what_has_expired_and_nothing_else(bench: Bench, execute: Execute) -> None:

@@ -71,5 +71,5 @@ def test_jobs_schedules_and_sensors_exist_per_database(definitions: Definitions)
     }
     assert {s.name for s in repository.sensor_defs} >= {
         "elation_refresh_sensor",
-        "alert_on_failure",
+        "alerts",
     }
