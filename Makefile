@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)/.mirror/dagster
 export MIRROR_SETTLE_MINUTES ?= 0.2
 PORT ?= 3000
 
-.PHONY: help setup demo ui test test-all lint bench docs-types docs-alerts lock clean
+.PHONY: help setup demo ui test test-all lint bench docs-types docs-alerts lock image clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,11 @@ docs-alerts: setup ## Write docs/alerts.md from the code
 
 lock: setup ## Resolve the lock files again (hashes, no index addresses)
 	@.ci/lock
+
+# Of a registry of yours, and a tag that is used once; BASE with its digest makes it repeatable.
+image: ## The image of production: make image IMAGE=registry/mirror-assets TAG=..
+	@test -n "$(IMAGE)" -a -n "$(TAG)" || { echo "make image IMAGE=registry/mirror-assets TAG=.." >&2; exit 1; }
+	docker build -f deploy/Dockerfile $(if $(BASE),--build-arg BASE=$(BASE)) -t $(IMAGE):$(TAG) .
 
 clean: ## Stop the demo's servers and delete .mirror and .venv
 	@if [ -d .mirror/servers ] && [ -x .venv/bin/mirror ]; then mirror demo stop; fi
