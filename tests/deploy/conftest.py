@@ -21,9 +21,11 @@ Launching = Callable[..., Any]
 
 @contextmanager
 def launching(
-    folder: Path, environment: dict[str, str], *, runs: bool = True
+    folder: Path, environment: dict[str, str], *, runs: bool = True, **configured: Any
 ) -> Iterator[tuple[Cluster, dg.DagsterInstance]]:
-    """An instance whose dagster.yaml is the chart's, but for its storage (files of the folder)."""
+    """An instance whose dagster.yaml is the chart's, but for its storage (files of the folder) and
+    what else is ``configured``.
+    """
     values = chart.values()
     home = folder / "home"
     home.mkdir()
@@ -49,6 +51,7 @@ def launching(
         config = values["additionalInstanceConfig"] | {
             "telemetry": {"enabled": False},
             "run_launcher": launcher,
+            **configured,
         }
         (home / "dagster.yaml").write_text(yaml.safe_dump(config))
         with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
 from mirror_assets import definitions
 from mirror_assets.keys import REFRESH_TAG
 from mirror_assets.settings import Settings
 from tests.conftest import Bench
-from tests.deploy import launched
+from tests.deploy import chart, launched
 from tests.deploy.conftest import launching
+from tests.fakes.cloud_storage import CloudStorage
 from tests.fakes.kubernetes import Cluster
 
 Status = dg.DagsterRunStatus
@@ -52,6 +56,14 @@ class World:
     def told(self, run_id: str) -> list[str]:
         return [str(event.message) for event in self.instance.all_logs(run_id)][-20:]
 
+    def log_keys(self, run_id: str) -> list[list[str]]:
+        """Where the compute log manager keeps what the run's steps print."""
+        return [
+            [run_id, "compute_logs", event.dagster_event.logs_captured_data.file_key]
+            for event in self.instance.all_logs(run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED)
+            if event.dagster_event is not None
+        ]
+
     @contextmanager
     def held_up(self) -> Iterator[None]:
         """Somebody locks table ``a``, so that a run gets no further."""
@@ -61,23 +73,30 @@ class World:
             yield
 
 
-@pytest.fixture
-def world(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+@contextmanager
+def mirrored(bench: Bench, folder: Path, **configured: Any) -> Iterator[World]:
+    """A world in production's settings, which must be this process's too while it lasts."""
     for number, name in enumerate("abc"):
         bench.run(f"CREATE TABLE {name} (id int)", f"INSERT INTO {name} VALUES ({number})")
     bench.catalog(["a", "b", "c"], chunk_size=2)
     environment = bench.variables | {
         "MIRROR_ENVIRONMENT": "production",
         "MIRROR_DATABASES": "clinic",
-        "MIRROR_DOCUMENTS": str(tmp_path / "documents"),
+        "MIRROR_DOCUMENTS": str(folder / "documents"),
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    folder = tmp_path / "cluster"
     folder.mkdir()
-    with launching(folder, environment) as (cluster, instance):
-        cluster.volumes["catalogs"] = bench.catalogs
-        yield World(bench, cluster, instance)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with launching(folder, environment, **configured) as (cluster, instance):
+            cluster.volumes["catalogs"] = bench.catalogs
+            yield World(bench, cluster, instance)
+
+
+@pytest.fixture
+def world(bench: Bench, tmp_path: Path) -> Iterator[World]:
+    with mirrored(bench, tmp_path / "cluster") as made:
+        yield made
 
 
 def test_two_pods_mirror_two_chunks_of_one_refresh(world: World) -> None:
@@ -179,3 +198,44 @@ def test_a_terminated_run_ends_the_pods_of_its_steps(world: World) -> None:
     for name in world.cluster.names:
         world.cluster.wait(name)
     assert world.status(run_id) == Status.CANCELED
+
+
+@pytest.mark.slow
+def test_what_a_killed_pod_printed_stays_readable(
+    bench: Bench, tmp_path: Path, cloud_storage: CloudStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logs are in the bucket, and the UI's process reads them there."""
+    for name in ("pods", "ui"):
+        (tmp_path / name).mkdir()
+    ours = chart.values()["computeLogManager"]["config"]["gcsComputeLogManager"]
+    logs = {
+        "module": "dagster_gcp.gcs.compute_log_manager",
+        "class": "GCSComputeLogManager",
+        "config": {
+            "bucket": cloud_storage.bucket().removeprefix("gs://"),
+            "prefix": ours["prefix"],
+            "local_dir": {"env": "LOGS_OF_THIS_PROCESS"},
+            "upload_interval": 1,
+        },
+    }
+    monkeypatch.setenv("LOGS_OF_THIS_PROCESS", str(tmp_path / "ui"))
+    with mirrored(bench, tmp_path / "cluster", compute_logs=logs) as world:
+        pods = world.cluster.config_maps["mirror-settings"]
+        pods |= cloud_storage.variables | {"LOGS_OF_THIS_PROCESS": str(tmp_path / "pods")}
+        bench.catalog(["a", "b", "c"], chunk_size=2, pods={"per": "run"})
+        with world.held_up():
+            run_id, job = world.launch()
+            manager: Any = world.instance.compute_log_manager
+            deadline = time.monotonic() + 90
+            while not any(
+                manager.cloud_storage_has_logs(key, ComputeIOType.STDERR, partial=True)
+                for key in world.log_keys(run_id)
+            ):
+                assert time.monotonic() < deadline, world.told(run_id)
+                time.sleep(0.5)
+            world.cluster.kill(job)
+            world.cluster.wait(job)
+        shutil.rmtree(tmp_path / "pods")
+        (key,) = world.log_keys(run_id)
+        text = manager.get_log_data(key).stderr
+        assert run_id in text.decode()
