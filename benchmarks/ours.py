@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.landing import Landing
 from mirror_assets.mirroring.sources import Source, open_source
+from mirror_assets.settings import Settings
 
 _phases: dict[str, float] = defaultdict(float)
 
@@ -29,10 +31,11 @@ def main(mode: str, database: str, driver: str = "auto") -> None:
 
 
 def export(database: str, driver: str) -> None:
-    """One connection, CSV parts into the landing zone; nothing else is even imported."""
+    """One connection, CSV parts into the landing zone: no load, no warehouse."""
     spec = catalog.load(Path(os.environ["MIRROR_CATALOG_PATH"], f"{database}.catalog.yaml"))
-    url = os.environ[f"{database.upper()}_DATABASE_URL"]
-    source = _fallback(spec, url) if driver == "pymysql" else open_source(spec, url)
+    reached = address(Settings.from_env(), database)
+    is_fallback = driver == "pymysql"
+    source = _fallback(spec, reached.url) if is_fallback else open_source(spec, reached)
     landing = Landing(os.environ["MIRROR_LANDING"], Path(os.environ["MIRROR_SCRATCH"]))
     stamp, rows = datetime.now(UTC), 0
     with source.snapshot() as snapshot:
@@ -54,7 +57,6 @@ def mirror(database: str) -> None:
     """Export, landing, typed load, accounting and publication."""
     from mirror_assets.mirroring import mirror, typed
     from mirror_assets.mirroring.sources import mysql, postgres
-    from mirror_assets.settings import Settings
 
     for snapshot in (mysql.MySQLSnapshot, postgres.PostgresSnapshot):
         _time(snapshot, "count", "export")
@@ -65,7 +67,7 @@ def mirror(database: str) -> None:
     warehouse, scratch = settings.warehouse(), settings.new_scratch()
     with mirror.MirrorRun(
         spec,
-        open_source(spec, settings.database_url(database)),
+        open_source(spec, address(settings, database)),
         settings.landing(),
         warehouse,
         partition=datetime.now(UTC).date(),

@@ -21,6 +21,7 @@ _ORDER = (
     "mysql",
     "postgres",
     "native",
+    "tunnel",
     "small",
     "wide",
     "load",

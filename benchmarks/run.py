@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from benchmarks import data, delivery, draftjs, encounters, engine, growth, lake, tables
+from benchmarks import data, delivery, draftjs, encounters, engine, growth, lake, tables, tunnel
 from benchmarks.config import RESULTS, ROOT
 from benchmarks.report import limit_line
 from benchmarks.sections import Section
@@ -22,6 +22,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
     "mysql": tables.mysql,
     "postgres": tables.postgres,
     "native": tables.native,
+    "tunnel": tunnel.tunnel,
     "lake": lake.lake,
     "growth": growth.growth,
     "memory": growth.memory,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, date, datetime
 from itertools import chain
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import click
 from rich.console import Console
@@ -14,16 +14,19 @@ from rich.table import Table
 
 from mirror_assets import configuration
 from mirror_assets import demo as sample_demo
+from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
 from mirror_assets.mirroring import status as state
+from mirror_assets.mirroring.catalog import Tls
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, verifier
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, remove_scratch
+from mirror_assets.shell import open_shell
 
 _NAMED = 100  # rows that are named one by one
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
@@ -114,7 +117,7 @@ def verify(database: str, text: str | None, names: tuple[str, ...], against: Aga
     different = []
     with verifier(
         spec,
-        lambda: open_source(spec, settings.database_url(spec.name)),
+        lambda: open_source(spec, address(settings, spec.name)),
         settings.landing(),
         warehouse,
         partition=day,
@@ -162,28 +165,36 @@ def sql(statement: str, csv: bool, limit: int) -> None:
 @click.argument("database")
 @click.option("--url", help="SQLAlchemy URL without password; else <NAME>_DATABASE_URL.")
 @click.option("--schema", help="Schema, when it is not the URL's or `public`.")
+@click.option(
+    "--tls", type=click.Choice(get_args(Tls)), help="Not `verify`: the catalog will say so."
+)
 @click.option("--write", is_flag=True, help="Write the catalog file, instead of printing it.")
 @click.option(
     "--check", is_flag=True, help="Compare the catalog with the database; 1 if they differ."
 )
 @click.option("--inventory", is_flag=True, help="Remember its tables, for `tables: all`.")
 def discover(
-    database: str, url: str | None, schema: str | None, write: bool, check: bool, inventory: bool
+    database: str,
+    url: str | None,
+    schema: str | None,
+    tls: Tls | None,
+    write: bool,
+    check: bool,
+    inventory: bool,
 ) -> None:
     """Propose a catalog for a database, or check the one there is."""
     settings, warehouse = _open()
     if url is not None:
         discovery.refuse_password(url)
         url = settings.with_password(database, url)
-    else:
-        url = settings.database_url(database)
+    at = address(settings, database, url)
     if check:
-        found = discovery.differences(settings.database(database), url, warehouse)
+        found = discovery.differences(settings.database(database), at, warehouse)
         for sentence in found:
             click.echo(sentence)
         click.echo(f"{len(found)} differences")
         sys.exit(1 if found else 0)
-    proposal = discovery.discover(database, url, schema)
+    proposal = discovery.discover(database, at, schema, tls)
     if inventory:
         settings.landing().save_inventory(database, [table.name for table in proposal.tables])
         click.echo(f"{len(proposal.tables)} tables remembered for `tables: all`")
@@ -235,7 +246,7 @@ def doctor() -> None:
         landing=settings.landing(),
         warehouse=warehouse,
         lake=settings.lake,
-        source_of=lambda spec: open_source(spec, settings.database_url(spec.name)),
+        address_of=lambda spec: address(settings, spec.name).at_once,
     )
     shown = Table("", "looked at", "found", "next", box=None, pad_edge=False)
     verdicts = set()
@@ -245,6 +256,20 @@ def doctor() -> None:
         verdicts.add(finding.verdict)
     _console().print(shown)
     sys.exit(1 if "fail" in verdicts else 0)
+
+
+@main.command()
+@click.argument("database")
+def shell(database: str) -> None:
+    """Open a read-only client of a source, through its tunnel where it has one."""
+    settings = Settings.from_env()
+    spec, at = settings.database(database), address(settings, database).at_once
+    folder = settings.new_scratch()
+    try:
+        code = open_shell(spec, at, folder)
+    finally:
+        remove_scratch(folder)
+    sys.exit(code)
 
 
 @main.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mirror_assets import alert_settings
+from mirror_assets import alert_settings, connections
 from mirror_assets import settings as places
 from mirror_assets.commons import cache_settings
 from mirror_assets.elation import firewall
@@ -19,6 +19,7 @@ Variables = Mapping[str, tuple[str, str]]
 #: The parts that read the environment, in the order of the documents: title, variables.
 PARTS: tuple[tuple[str, Variables], ...] = (
     ("the mirrors, and what they and their readers share", places.VARIABLES),
+    ("databases behind an SSH host", connections.VARIABLES),
     ("Commons' encounter cache", cache_settings.VARIABLES),
     ("the App Engine firewall", firewall.VARIABLES),
     ("alerts", alert_settings.VARIABLES),
@@ -49,13 +50,18 @@ def _reachable(settings: Settings) -> None:
     databases = settings.databases()
     if settings.environment == "production":
         places.refuse(
-            [places.unnamed(s.name) for s in databases if not settings.names_database(s.name)]
+            [
+                places.unnamed(s.name)
+                for s in databases
+                if not connections.is_named(settings, s.name)
+            ]
         )
 
 
 #: Who reads settings, now or when a run needs them: each raises SettingsError for what is wrong.
 _READERS: tuple[Callable[[Settings], object], ...] = (
     _reachable,
+    connections.check,
     cache_settings.CacheSettings.from_env,
     lambda settings: firewall.settings_of(settings.variables),
     alert_settings.AlertSettings.from_env,

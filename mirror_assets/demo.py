@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mirror_assets.connections import address
 from mirror_assets.mirroring import refresh as refreshes
 from mirror_assets.mirroring import status
 from mirror_assets.mirroring.sources import open_source
@@ -222,7 +223,7 @@ def _write_secret(name: str, text: str) -> None:
 def _days(settings: Settings) -> dict[str, date]:
     """The day that each database holds; waits until the vendor's refresh has settled."""
     spec = settings.database("elation")
-    source = open_source(spec, settings.database_url("elation"))
+    source = open_source(spec, address(settings, "elation"))
     while (state := refreshes.current(spec, source.states(), datetime.now(UTC))).day is None:
         click.echo(f"     {state.reason}")
         time.sleep(2)

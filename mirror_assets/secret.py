@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror_assets.mirroring.errors import SettingsError, TransientError
+from mirror_assets.mirroring.secret_files import check_private
 from mirror_assets.mirroring.storage import private_file, private_folder
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Secrets:
         path = Path(stated) if stated else default
         if path is None or not (stated or path.is_file()):
             return None
-        return private(variable, path).read_text(encoding="utf-8").strip()
+        return check_private(path, variable).read_text(encoding="utf-8").strip()
 
     @contextmanager
     def file(self, variable: str, scratch: Path) -> Iterator[Path | None]:
@@ -79,7 +80,7 @@ class Secrets:
         """
         stated = self._variables.get(variable, "")
         if not stated.startswith(SCHEME):
-            yield private(variable, Path(stated).absolute()) if stated else None
+            yield check_private(Path(stated).absolute(), variable) if stated else None
             return
         path = private_folder(scratch) / f"{variable.lower()}-{os.urandom(4).hex()}"
         try:
@@ -93,17 +94,6 @@ class Secrets:
         if reference not in self._fetched:
             self._fetched[reference] = fetch(variable, reference)
         return self._fetched[reference]
-
-
-def private(variable: str, path: Path) -> Path:
-    """The path, when it is a file that its owner alone can read. Raises SettingsError."""
-    if not path.is_file():
-        raise SettingsError(f"{path} is not a file", where=variable)
-    if path.stat().st_mode & 0o077:
-        raise SettingsError(
-            f"{path} can be read by others", where=variable, remedy=f"chmod 0400 {path}"
-        )
-    return path
 
 
 def fetch(variable: str, reference: str) -> str:

@@ -11,8 +11,10 @@ from mirror_assets.commons.encounter_cache import (
     CacheTable,
     error_link,
 )
+from mirror_assets.connections import address
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.remote_job import RemoteJob, read_job
+from mirror_assets.mirroring.sources import secured
 from mirror_assets.settings import Settings
 
 #: Every environment variable of the cache job, its default, and what it is for.
@@ -71,7 +73,8 @@ class CacheSettings:
         )
 
     def table(self, settings: Settings) -> CacheTable:
-        return CacheTable(settings.database_url("commons"))
+        found = address(settings, "commons")
+        return CacheTable(secured(settings.database("commons"), found.url), found.tunnel)
 
     def link(self, now: datetime) -> str:
         """The address of the job's errors of the last day."""

@@ -26,7 +26,7 @@ from mirror_assets.mirroring.errors import (
 )
 from mirror_assets.mirroring.redact import driver_error
 from mirror_assets.mirroring.remote_job import PROGRESS, Log, ProgressLines, RemoteJob
-from mirror_assets.mirroring.sources import common
+from mirror_assets.mirroring.sources import Address, Tunnel, common
 
 TABLE = "ccd_encounter_cache"
 FILTER = "cacheCcdEncounter"
@@ -55,6 +55,7 @@ class CacheTable:
     """The cache table of a Commons database; it is only counted, in a read-only session."""
 
     url: str = field(repr=False)
+    tunnel: Tunnel | None = None
     table: str = TABLE
 
     def now(self) -> datetime:
@@ -74,17 +75,18 @@ class CacheTable:
             return 0
 
     def _scalar(self, statement: sa.Select[Any]) -> Any:
-        engine = self._engine()
-        try:
-            with engine.connect() as connection:
-                return connection.execute(statement).scalar_one()
-        except sa.exc.DBAPIError as error:
-            raise self._fault(error) from None
-        finally:
-            engine.dispose()
+        with Address(self.url, self.tunnel).dialled() as url:
+            engine = self._engine(url)
+            try:
+                with engine.connect() as connection:
+                    return connection.execute(statement).scalar_one()
+            except sa.exc.DBAPIError as error:
+                raise self._fault(error) from None
+            finally:
+                engine.dispose()
 
-    def _engine(self) -> sa.Engine:
-        url = common.parsed(self.url, "commons", _EXAMPLE)
+    def _engine(self, address: str) -> sa.Engine:
+        url = common.parsed(address, "commons", _EXAMPLE)
         if url.get_backend_name() != "postgresql":
             raise SettingsError(
                 "the encounter cache's URL is not a PostgreSQL one",

@@ -40,6 +40,9 @@ ZeroDates = Annotated[
 ]
 MisfitPolicy = Annotated[Misfits, _NullWord]
 BreakingDrift = Literal["refuse", "deprecate"]
+#: YAML reads the word off as False.
+Tls = Literal["verify", "unverified", "off"]
+_TlsWord = Annotated[Tls, BeforeValidator(lambda value: "off" if value is False else value)]
 
 
 def _logical_type(text: str | None) -> str | None:
@@ -148,6 +151,7 @@ class DatabaseEntry(_Strict):
     kind: Literal["mysql", "postgresql"]
     description: str = ""
     source_schema: str | None = Field(default=None, alias="schema")
+    tls: _TlsWord | None = None
     tables: dict[str, TableEntry | None] | list[str] | Literal["all"]
     exclude: tuple[str, ...] = ()
     chunk_size: int = Field(default=15, ge=1)

@@ -7,21 +7,31 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import yaml
-from sqlalchemy import create_engine, inspect
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from mirror_assets.mirroring import catalog, control, refresh
-from mirror_assets.mirroring.catalog import DatabaseEntry, DatabaseSpec, RefreshRule, TableSpec
+from mirror_assets.mirroring.catalog import (
+    DatabaseEntry,
+    DatabaseSpec,
+    RefreshRule,
+    TableSpec,
+    Tls,
+)
 from mirror_assets.mirroring.errors import MirrorError, SettingsError, UnsupportedType
 from mirror_assets.mirroring.evolution import as_published, refusal
+from mirror_assets.mirroring.names import literal
 from mirror_assets.mirroring.schema import TableSchema, compare, fold
-from mirror_assets.mirroring.sources import open_source, parsed
+from mirror_assets.mirroring.sources import Address, open_source, parsed
 from mirror_assets.mirroring.sources.base import Snapshot, TableState
 from mirror_assets.mirroring.warehouses import Warehouse
 
 _EXAMPLE = "mysql+pymysql://user@host/database"
 _KINDS = {"mysql": "mysql", "mariadb": "mysql", "postgresql": "postgresql"}
+_COMMENTS = {
+    "mysql": "SELECT TABLE_NAME, TABLE_COMMENT FROM information_schema.TABLES"
+    " WHERE TABLE_SCHEMA = DATABASE()",
+    "postgresql": "SELECT c.relname, obj_description(c.oid, 'pg_class')"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {schema}",
+}
 #: What the tables of one chunk should weigh together, at most.
 _CHUNK_MB = 4096
 _CHUNK_TABLES = 15
@@ -48,6 +58,7 @@ class Discovery:
     kind: str
     schema: str | None
     tables: tuple[FoundTable, ...]
+    tls: Tls | None = None
 
     @property
     def chunk_size(self) -> int:
@@ -72,23 +83,25 @@ def kind_of(url: str) -> str:
     return _KINDS[backend]
 
 
-def discover(database: str, url: str, schema: str | None = None) -> Discovery:
+def discover(
+    database: str, address: str | Address, schema: str | None = None, tls: Tls | None = None
+) -> Discovery:
     """Every base table of a database, with keys, comments and columns that have no mapping."""
-    kind = kind_of(url)
-    states = open_source(_probe(database, kind, schema, ["-"]), url).states()
+    kind = kind_of(address if isinstance(address, str) else address.url)
+    states = open_source(_probe(database, kind, schema, ["-"], tls), address).states()
     if not states:
         raise SettingsError(
             "no table is to be seen",
             where=f"database {database}",
             remedy="check schema and rights: the login needs SELECT",
         )
-    spec = _probe(database, kind, schema, sorted(states))
-    keys, comments = _inspect(url, schema or spec.entry.source_schema)
-    with open_source(spec, url).snapshot() as snapshot:
+    spec = _probe(database, kind, schema, sorted(states), tls)
+    with open_source(spec, address).snapshot() as snapshot:
+        comments = _comments(snapshot, spec)
         tables = tuple(
-            _look_at(snapshot, spec, name, states[name], keys, comments) for name in sorted(states)
+            _look_at(snapshot, spec, name, states[name], comments) for name in sorted(states)
         )
-    return Discovery(database, kind, schema, tables)
+    return Discovery(database, kind, schema, tables, tls)
 
 
 def to_yaml(found: Discovery) -> str:
@@ -100,6 +113,8 @@ kind: {found.kind}
 """
     if found.schema:
         head += f"schema: {_scalar(found.schema)}\n"
+    if found.tls:
+        head += f"tls: {_scalar(found.tls)}\n"
     head += f"""\
 owner: team:platform
 chunk_size: {found.chunk_size}
@@ -123,12 +138,12 @@ retention: {{landing_days: 2, time_travel_days: 7}}
     return head + "\ntables:\n" + "".join(_table_yaml(table) for table in found.tables)
 
 
-def differences(spec: DatabaseSpec, url: str, warehouse: Warehouse) -> list[str]:
+def differences(spec: DatabaseSpec, address: str | Address, warehouse: Warehouse) -> list[str]:
     """Where a catalog, its database and the warehouse differ, a sentence each; [] when they agree.
 
     Neither the source nor the warehouse is changed.
     """
-    source = open_source(spec, url)
+    source = open_source(spec, address)
     state = refresh.current(spec, source.states(), datetime.now(UTC))
     found = [
         f"{spec.name}/{name}: at the source, neither mirrored nor excluded. Next: add it to"
@@ -210,36 +225,26 @@ def refuse_password(url: str) -> None:
         )
 
 
-def _probe(database: str, kind: str, schema: str | None, tables: Sequence[str]) -> DatabaseSpec:
+def _probe(
+    database: str, kind: str, schema: str | None, tables: Sequence[str], tls: Tls | None
+) -> DatabaseSpec:
     """A catalog over the given tables with the default policies."""
     entry = DatabaseEntry(
         database=database,
         kind=kind,
         schema=schema,
+        tls=tls,
         tables=list(tables),
         refresh=RefreshRule(cron=("0 5 * * *",)),
     )
     return catalog.of_entry(entry)
 
 
-def _inspect(url: str, schema: str | None) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Primary keys and comments of all tables, by SQLAlchemy's inspection."""
-    engine = create_engine(url, poolclass=NullPool)
-    try:
-        inspector = inspect(engine)
-        keys = inspector.get_multi_pk_constraint(schema=schema)
-        comments = inspector.get_multi_table_comment(schema=schema)
-    except SQLAlchemyError as error:
-        raise SettingsError(
-            f"the database could not be inspected ({type(error).__name__})",
-            remedy="check the URL and the login's rights",
-        ) from None
-    finally:
-        engine.dispose()
-    return (
-        {name: tuple(key["constrained_columns"]) for (_s, name), key in keys.items() if key},
-        {name: (text or {}).get("text") or "" for (_s, name), text in comments.items()},
-    )
+def _comments(snapshot: Snapshot, spec: DatabaseSpec) -> dict[str, str]:
+    """What the source says of its tables."""
+    schema = literal(spec.entry.source_schema or "public")
+    rows = snapshot.ask(_COMMENTS[spec.entry.kind].format(schema=schema))
+    return {name: text or "" for name, text in rows}
 
 
 def _look_at(
@@ -247,7 +252,6 @@ def _look_at(
     spec: DatabaseSpec,
     name: str,
     state: TableState,
-    keys: dict[str, tuple[str, ...]],
     comments: dict[str, str],
 ) -> FoundTable:
     probe = _map_columns(snapshot, spec.table(name))
@@ -256,7 +260,7 @@ def _look_at(
         name=name,
         size_mb=state.size_mb,
         columns=len(probe.schema.columns) if probe.schema else 0,
-        primary_key=keys.get(name, ()),
+        primary_key=probe.schema.primary_key if probe.schema else (),
         description=" ".join(comments.get(name, "").split()),
         refused={fault.column: fault.what for fault in probe.unmapped if fault.column},
         problem=problem,

@@ -14,7 +14,7 @@ from mirror_assets.mirroring import refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.landing import Landing
-from mirror_assets.mirroring.sources.base import Source
+from mirror_assets.mirroring.sources import Address, Source, open_source, shown_tls
 from mirror_assets.mirroring.status import days
 from mirror_assets.mirroring.warehouses.base import Warehouse
 
@@ -45,7 +45,7 @@ def examine(
     landing: Landing,
     warehouse: Warehouse,
     lake: str,
-    source_of: Callable[[DatabaseSpec], Source],
+    address_of: Callable[[DatabaseSpec], Address],
 ) -> Iterator[Finding]:
     """Every finding, as it is made."""
     yield _driver()
@@ -54,8 +54,7 @@ def examine(
             yield _space(subject, Path(place))
     yield _warehouse(warehouse)
     for spec in databases:
-        yield _source(spec, source_of)
-        yield from _login(spec, source_of)
+        yield from _reached(spec, address_of)
         yield _newest_day(spec, warehouse)
 
 
@@ -87,10 +86,26 @@ def _warehouse(warehouse: Warehouse) -> Finding:
     return Finding("ok", "warehouse", "answers")
 
 
-def _source(spec: DatabaseSpec, source_of: Callable[[DatabaseSpec], Source]) -> Finding:
+def _reached(
+    spec: DatabaseSpec, address_of: Callable[[DatabaseSpec], Address]
+) -> Iterator[Finding]:
+    """The way to a source, and what is there."""
+    try:
+        address = address_of(spec)
+        source = open_source(spec, address)
+        security = shown_tls(spec, address.url)
+    except MirrorError as error:
+        yield Finding.of("fail", f"source {spec.name}", error)
+        return
+    yield Finding("ok", f"way to {spec.name}", f"{address.way}; {security}")
+    yield _source(spec, source)
+    yield from _login(spec, source)
+
+
+def _source(spec: DatabaseSpec, source: Source) -> Finding:
     subject = f"source {spec.name}"
     try:
-        states = source_of(spec).states()
+        states = source.states()
     except MirrorError as error:
         return Finding.of("fail", subject, error)
     state = refresh.current(spec, states, datetime.now(UTC))
@@ -117,10 +132,10 @@ def _source(spec: DatabaseSpec, source_of: Callable[[DatabaseSpec], Source]) -> 
     return Finding("ok", subject, f"{len(states)} tables, refreshed {state.instant:%F %T} UTC")
 
 
-def _login(spec: DatabaseSpec, source_of: Callable[[DatabaseSpec], Source]) -> Iterator[Finding]:
+def _login(spec: DatabaseSpec, source: Source) -> Iterator[Finding]:
     """Our rights there, and how far our clocks are apart; nothing where nobody answers."""
     try:
-        login = source_of(spec).login()
+        login = source.login()
     except MirrorError:
         return
     subject = f"login {spec.name}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,18 @@ class SourceUnavailable(TransientError):  # noqa: N818
     """The source could not be reached or hung up."""
 
     kind = "source_unavailable"
+
+
+class SshUnavailable(SourceUnavailable):
+    """The SSH host did not answer, or hung up."""
+
+    kind = "ssh_unavailable"
+
+
+class SshRefused(SourceFault):
+    """The SSH host refused, or we refused it: a wrong key, on either side."""
+
+    kind = "ssh_refused"
 
 
 class SourceLocked(TransientError):  # noqa: N818
@@ -191,6 +205,15 @@ class StaleRefresh(PermanentError):  # noqa: N818
     """A newer refresh is already published for this partition, or today's never came."""
 
     kind = "stale_refresh"
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """A complaint of what the environment says, with the variables that it is about."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(error.what, where=where, remedy=error.remedy) from None
 
 
 def reason(error: BaseException) -> str:

@@ -15,8 +15,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
@@ -28,8 +28,10 @@ from mirror_assets.mirroring.errors import (
     PermanentError,
     SettingsError,
     TransientError,
+    placed,
     reason,
 )
+from mirror_assets.mirroring.ssh import SshHost, Value, read_host
 
 Log = Callable[[str], None]
 
@@ -55,13 +57,6 @@ _CONNECT_SECONDS = 15
 _KILL_SECONDS = 5.0
 _READ_BYTES = 1 << 16
 _SSH_FAILED = 255
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
-_HOST_KEY = re.compile(r"host key verification failed|host key is known", re.IGNORECASE)
-_DENIED = re.compile(r"permission denied|too many authentication failures", re.IGNORECASE)
-_NO_WAY = re.compile(
-    r"ssh: connect to host|could not resolve hostname|banner exchange|kex_exchange_identification",
-    re.IGNORECASE,
-)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -77,11 +72,8 @@ class JobRefused(PermanentError):  # noqa: N818
     kind = "job_refused"
 
 
-#: Reads a variable; "" where it is not set.
-Value = Callable[[str], str]
 #: The contents of the file that a variable names; None where it is not set.
 Secret = Callable[[str], str | None]
-_PLACE = re.compile(r"(?P<user>[^@\s]+)@(?P<host>[^@:\s]+)(:(?P<port>[0-9]{1,5}))?")
 
 
 # --- Output ---------------------------------------------------------------------------------
@@ -162,17 +154,10 @@ class SshJob:
     gets a terminal, so that it is hung up when the connection ends, as at the deadline.
     """
 
-    host: str
-    user: str
+    host: SshHost
     command: tuple[str, ...]
-    identity: Path
-    known_hosts: Path
-    port: int = 22
 
     def __post_init__(self) -> None:
-        for what, name in (("host", self.host), ("user", self.user)):
-            if not _NAME.fullmatch(name):
-                raise SettingsError(f"the job's {what} is not a name", where="remote job")
         if not self.command:
             raise SettingsError("the job has no command", where="remote job")
 
@@ -186,47 +171,18 @@ class SshJob:
         return code
 
     def _arguments(self, client_log: Path) -> list[str]:
-        options = {
-            "BatchMode": "yes",
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": str(self.known_hosts),
-            "GlobalKnownHostsFile": os.devnull,
-            "UpdateHostKeys": "no",
-            "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
-            "ClearAllForwardings": "yes",
-            "ConnectTimeout": str(_CONNECT_SECONDS),
-            "ServerAliveInterval": "15",
-            "ServerAliveCountMax": "4",
-            "LogLevel": "ERROR",
-        }
-        return [
-            *("ssh", "-F", os.devnull, "-tt", "-E", str(client_log)),
-            *(f"-o{name}={value}" for name, value in options.items()),
-            *("-i", str(self.identity), "-p", str(self.port), "-l", self.user),
-            *("--", self.host, shlex.join(self.command)),
-        ]
+        return self.host.command(
+            *("-tt", "-E", str(client_log)),
+            remote=[shlex.join(self.command)],
+            ClearAllForwardings="yes",
+        )
 
     def _raise_if_never_begun(self, client_log: Path) -> None:
-        """The client's own complaints, told in our words."""
         said = client_log.read_text(errors="replace") if client_log.exists() else ""
-        where = f"ssh {self.host}:{self.port}"
-        if _HOST_KEY.search(said):
-            raise JobRefused(
-                "the host did not show its known key",
-                where=where,
-                remedy="ask its owner for the key and mend the known_hosts file; never skip this",
-            )
-        if _DENIED.search(said):
-            raise JobRefused(
-                "the host refused the login",
-                where=where,
-                remedy="check the user, the identity file and its mode (0600)",
-            )
-        if _NO_WAY.search(said):
-            raise JobUnreachable(
-                "the host could not be reached", where=where, remedy="check host, port and network"
-            )
+        fault = self.host.complaint(said)
+        if fault is not None:
+            kind = JobUnreachable if fault.transient else JobRefused
+            raise kind(fault.what, where=fault.where, remedy=fault.remedy)
 
 
 @dataclass(frozen=True)
@@ -393,8 +349,10 @@ def read_job(value: Value, secret: Secret, prefix: str) -> RemoteJob | None:
         )
     if url:
         return _hook(url, secret, prefix)
+    if place and not command:
+        raise SettingsError("the host has nothing to run", where=f"{prefix}_COMMAND")
     if place:
-        return _ssh(value, prefix, place, command)
+        return SshJob(read_host(value, f"{prefix}_HOST"), command)
     return LocalJob(command) if command else None
 
 
@@ -407,45 +365,8 @@ def _hook(url: str, secret: Secret, prefix: str) -> HttpJob:
             where=secret_file,
             remedy="name a file of mode 0400 that holds it",
         )
-    with _placed(f"{prefix}_URL, {secret_file}"):
+    with placed(f"{prefix}_URL, {secret_file}"):
         return HttpJob(url, found)
-
-
-def _ssh(value: Value, prefix: str, place: str, command: tuple[str, ...]) -> SshJob:
-    match = _PLACE.fullmatch(place)
-    if match is None or not 0 < int(match["port"] or 22) < 1 << 16:
-        raise SettingsError(
-            "the job's host is not written as user@host or user@host:port",
-            where=f"{prefix}_HOST",
-        )
-    if not command:
-        raise SettingsError("the host has nothing to run", where=f"{prefix}_COMMAND")
-    identity = _file(value, f"{prefix}_IDENTITY")
-    if identity.stat().st_mode & 0o077:
-        raise SettingsError(
-            f"{identity} can be read by others",
-            where=f"{prefix}_IDENTITY",
-            remedy=f"chmod 0400 {identity}",
-        )
-    known_hosts = _file(value, f"{prefix}_KNOWN_HOSTS")
-    with _placed(f"{prefix}_HOST"):
-        return SshJob(
-            host=match["host"],
-            user=match["user"],
-            command=command,
-            identity=identity,
-            known_hosts=known_hosts,
-            port=int(match["port"] or 22),
-        )
-
-
-@contextmanager
-def _placed(where: str) -> Iterator[None]:
-    """A job's own complaint, with the variables that it is about."""
-    try:
-        yield
-    except SettingsError as error:
-        raise SettingsError(error.what, where=where, remedy=error.remedy) from None
 
 
 def _command(value: Value, name: str) -> tuple[str, ...]:
@@ -455,13 +376,3 @@ def _command(value: Value, name: str) -> tuple[str, ...]:
         raise SettingsError(
             "the command has a quote or a backslash without its end", where=name
         ) from None
-
-
-def _file(value: Value, name: str) -> Path:
-    stated = value(name)
-    if not stated:
-        raise SettingsError("the host needs this file", where=name)
-    path = Path(stated).absolute()
-    if not path.is_file():
-        raise SettingsError(f"{path} is not a file", where=name)
-    return path

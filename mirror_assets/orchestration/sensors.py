@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from mirror_assets import keys
+from mirror_assets.connections import address
 from mirror_assets.mirroring import control, refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError
@@ -137,7 +138,7 @@ def health_sensor(
 
 
 def _refresh_now(spec: DatabaseSpec) -> RefreshState:
-    source = open_source(spec, Settings.from_env().database_url(spec.name))
+    source = open_source(spec, address(Settings.from_env(), spec.name).at_once)
     return refresh.current(spec, source.states(), datetime.now(UTC))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
+from mirror_assets.connections import address
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.inputs import Inputs, Tables, inputs
 from mirror_assets.mirroring.mirror import MirrorRun
@@ -71,8 +72,8 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._warehouse
 
     def source(self, spec: DatabaseSpec) -> Source:
-        """Raises SettingsError when the database's URL is not set."""
-        return open_source(spec, self._settings.database_url(spec.name))
+        """Raises SettingsError when nothing says where the database is."""
+        return open_source(spec, address(self._settings, spec.name))
 
     def verifier(
         self, spec: DatabaseSpec, day: date, against: Against

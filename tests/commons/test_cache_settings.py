@@ -11,6 +11,7 @@ from mirror_assets.commons.cache_settings import VARIABLES, CacheSettings
 from mirror_assets.commons.encounter_cache import CacheTable
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.remote_job import HttpJob, LocalJob, SshJob
+from mirror_assets.mirroring.ssh import SshHost
 from mirror_assets.settings import Settings
 from tests.commons.cache import CANARY
 
@@ -70,11 +71,13 @@ def test_a_hook(place: Place) -> None:
 
 def test_a_command_on_a_host(place: Place) -> None:
     expected = SshJob(
-        host="app.example.org",
-        user="deploy",
-        command=("npm", "run", "jobs:cache"),
-        identity=place.folder / "key",
-        known_hosts=place.folder / "known_hosts",
+        SshHost(
+            host="app.example.org",
+            user="deploy",
+            identity=place.folder / "key",
+            known_hosts=place.folder / "known_hosts",
+        ),
+        ("npm", "run", "jobs:cache"),
     )
     assert place.made(**SSH).job == expected
 
@@ -82,7 +85,7 @@ def test_a_command_on_a_host(place: Place) -> None:
 def test_a_host_with_a_port(place: Place) -> None:
     job = place.made(**SSH | {"JOB_HOST": "deploy@10.0.0.7:2222"}).job
     assert isinstance(job, SshJob)
-    assert (job.host, job.port) == ("10.0.0.7", 2222)
+    assert (job.host.host, job.host.port) == ("10.0.0.7", 2222)
 
 
 def test_a_command_on_this_machine_is_split_as_a_shell_would(place: Place) -> None:

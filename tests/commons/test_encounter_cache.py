@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import itertools
 import json
 import os
@@ -54,11 +53,12 @@ from mirror_assets.mirroring.remote_job import (
     RemoteJob,
     SshJob,
 )
+from mirror_assets.mirroring.ssh import SshHost
+from mirror_assets.sample.sshd import SshServer, make_key, program
 from tests.commons.cache import CANARY, Database, encounter, job_command, write_document
 
 LINK = "https://errors.example.org/?q=cacheCcdEncounter"
 SECRET = "s3cret-of-the-hook"
-SSHD = Path("/usr/sbin/sshd")
 
 
 def fill(
@@ -84,63 +84,15 @@ class Scripted:
 # --- SSH ------------------------------------------------------------------------------------
 
 
-class SshServer:
-    """A private SSH server with its own host key and one login."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.user = getpass.getuser()
-        self.identity, self.host_key = folder / "identity", folder / "host_key"
-        for key in (self.identity, self.host_key):
-            make_key(key)
-        self.port = 0
-
-    @property
-    def known_hosts(self) -> Path:
-        path = self.folder / "known_hosts"
-        public = self.host_key.with_suffix(".pub").read_text()
-        path.write_text(f"[127.0.0.1]:{self.port} {public}")
-        return path
+class Server(SshServer):
+    """A private SSH server that runs jobs."""
 
     def job(self, *command: str) -> SshJob:
-        return SshJob(
-            host="127.0.0.1",
-            user=self.user,
-            command=command,
-            identity=self.identity,
-            known_hosts=self.known_hosts,
-            port=self.port,
-        )
-
-
-def make_key(path: Path) -> None:
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
-    subprocess.run(command, check=True)
+        return SshJob(self.host, command)
 
 
 @contextmanager
-def openssh(server: SshServer) -> Iterator[None]:
-    server.port = free_port()
-    config, log = server.folder / "sshd_config", server.folder / "sshd.log"
-    config.write_text(
-        f"Port {server.port}\nListenAddress 127.0.0.1\nHostKey {server.host_key}\n"
-        f"AuthorizedKeysFile {server.identity}.pub\nPidFile none\nUsePAM no\nStrictModes no\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        "PermitRootLogin prohibit-password\n"
-    )
-    if os.geteuid() == 0:  # only then it gives up rights, in this folder
-        Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen([SSHD, "-D", "-f", config, "-E", log])
-    try:
-        wait_until(lambda: answers(server.port), log)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-@contextmanager
-def in_python(server: SshServer) -> Iterator[None]:
+def in_python(server: Server) -> Iterator[None]:
     """AsyncSSH, which hangs the command up when its client has gone, as sshd does."""
     with background_loop() as run:
         listener = run(
@@ -224,22 +176,22 @@ def wait_until(holds: Callable[[], bool], log: Path | None = None, seconds: floa
     scope="module",
     params=[
         pytest.param(
-            openssh,
+            Server.running,
             id="openssh",
-            marks=pytest.mark.skipif(not SSHD.exists(), reason="no openssh-server here"),
+            marks=pytest.mark.skipif(not program(), reason="no openssh-server here"),
         ),
         pytest.param(in_python, id="asyncssh"),
     ],
 )
 def ssh(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SshServer]:
-    server = SshServer(tmp_path_factory.mktemp("ssh"))
+) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("ssh"))
     with request.param(server):
         yield server
 
 
-def test_over_ssh_the_rows_appear(ssh: SshServer, documents: Path, database: Database) -> None:
+def test_over_ssh_the_rows_appear(ssh: Server, documents: Path, database: Database) -> None:
     report, log = fill(ssh.job(*job_command(documents, database)), database.cache)
     assert (report.expected, report.appeared, report.exit_code) == (5, 5, 0)
     assert report.warnings == ()
@@ -256,7 +208,7 @@ def test_over_ssh_the_rows_appear(ssh: SshServer, documents: Path, database: Dat
 
 
 def test_over_ssh_a_job_that_lies_is_believed_by_its_rows(
-    ssh: SshServer, documents: Path, database: Database
+    ssh: Server, documents: Path, database: Database
 ) -> None:
     report, _ = fill(ssh.job(*job_command(documents, database, "--lie")), database.cache)
     assert (report.appeared, report.exit_code) == (5, 3)
@@ -265,7 +217,7 @@ def test_over_ssh_a_job_that_lies_is_believed_by_its_rows(
     assert LINK in warning
 
 
-def test_over_ssh_success_without_rows_is_a_failure(ssh: SshServer, database: Database) -> None:
+def test_over_ssh_success_without_rows_is_a_failure(ssh: Server, database: Database) -> None:
     with pytest.raises(CacheNotFilled) as caught:
         fill(ssh.job("true"), database.cache, seconds=1)
     assert "0 of 5 rows appeared" in str(caught.value)
@@ -274,7 +226,7 @@ def test_over_ssh_success_without_rows_is_a_failure(ssh: SshServer, database: Da
     assert caught.value.transient
 
 
-def test_over_ssh_arguments_arrive_as_they_are(ssh: SshServer, tmp_path: Path) -> None:
+def test_over_ssh_arguments_arrive_as_they_are(ssh: Server, tmp_path: Path) -> None:
     target = tmp_path / "arguments"
     odd = ["a b", "$HOME", "'", '"', "*", "; touch x", "-n"]
     script = "import json, sys; open(sys.argv[1], 'w').write(json.dumps(sys.argv[2:]))"
@@ -284,7 +236,7 @@ def test_over_ssh_arguments_arrive_as_they_are(ssh: SshServer, tmp_path: Path) -
 
 
 def test_over_ssh_the_job_ends_at_the_deadline(
-    ssh: SshServer, database: Database, tmp_path: Path
+    ssh: Server, database: Database, tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "pid"
     script = f"echo $$ > {pid_file}; echo 1 of 9 documents; sleep 300; echo late"
@@ -306,7 +258,7 @@ def alive(pid: int) -> bool:
 
 
 def test_over_ssh_a_stopped_job_counts_by_its_rows(
-    ssh: SshServer, documents: Path, database: Database
+    ssh: Server, documents: Path, database: Database
 ) -> None:
     filling = " ".join(f"'{part}'" for part in job_command(documents, database))
     report, _ = fill(ssh.job("sh", "-c", f"{filling}; sleep 300"), database.cache, seconds=8)
@@ -314,7 +266,7 @@ def test_over_ssh_a_stopped_job_counts_by_its_rows(
     assert len(report.warnings) == 1
 
 
-def test_over_ssh_row_values_stay_out_of_the_log(ssh: SshServer, database: Database) -> None:
+def test_over_ssh_row_values_stay_out_of_the_log(ssh: Server, database: Database) -> None:
     script = f"echo patient {CANARY}; echo {CANARY} >&2; echo 2 of 5 members; echo {CANARY}; exit 4"
     log: list[str] = []
     with pytest.raises(CacheNotFilled) as caught:
@@ -325,7 +277,7 @@ def test_over_ssh_row_values_stay_out_of_the_log(ssh: SshServer, database: Datab
 
 
 def test_over_ssh_an_unknown_host_key_is_refused(
-    ssh: SshServer, database: Database, tmp_path: Path
+    ssh: Server, database: Database, tmp_path: Path
 ) -> None:
     make_key(tmp_path / "other")
     other = (tmp_path / "other.pub").read_text()
@@ -333,7 +285,8 @@ def test_over_ssh_an_unknown_host_key_is_refused(
     (tmp_path / "empty").touch()
     mark = tmp_path / "mark"
     for known in ("wrong", "empty"):
-        job = replace(ssh.job("touch", str(mark)), known_hosts=tmp_path / known)
+        host = replace(ssh.host, known_hosts=tmp_path / known)
+        job = SshJob(host, ("touch", str(mark)))
         with pytest.raises(JobRefused, match="known key") as caught:
             fill(job, database.cache)
         assert LINK in str(caught.value)
@@ -341,27 +294,28 @@ def test_over_ssh_an_unknown_host_key_is_refused(
 
 
 def test_over_ssh_an_unknown_login_is_refused(
-    ssh: SshServer, database: Database, tmp_path: Path
+    ssh: Server, database: Database, tmp_path: Path
 ) -> None:
     make_key(tmp_path / "stranger")
     with pytest.raises(JobRefused, match="refused the login"):
-        fill(replace(ssh.job("true"), identity=tmp_path / "stranger"), database.cache)
+        host = replace(ssh.host, identity=tmp_path / "stranger")
+        fill(SshJob(host, ("true",)), database.cache)
 
 
-def test_over_ssh_nobody_answers(ssh: SshServer, database: Database) -> None:
+def test_over_ssh_nobody_answers(ssh: Server, database: Database) -> None:
     with pytest.raises(JobUnreachable, match="could not be reached") as caught:
-        fill(replace(ssh.job("true"), port=free_port()), database.cache)
+        fill(SshJob(replace(ssh.host, port=free_port()), ("true",)), database.cache)
     assert caught.value.transient
     assert LINK in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "changed", [{"host": "-oProxyCommand=x"}, {"user": "-x"}, {"host": "a b"}, {"command": ()}]
-)
+@pytest.mark.parametrize("changed", [{"host": "-oProxyCommand=x"}, {"user": "-x"}, {"host": "a b"}])
 def test_ssh_options_cannot_be_smuggled(changed: dict[str, Any], tmp_path: Path) -> None:
-    plain = SshJob("host", "user", ("true",), tmp_path / "key", tmp_path / "known")
+    host = SshHost("host", "user", tmp_path / "key", tmp_path / "known")
     with pytest.raises(SettingsError):
-        replace(plain, **changed)
+        replace(host, **changed)
+    with pytest.raises(SettingsError, match="no command"):
+        SshJob(host, ())
 
 
 # --- HTTP -----------------------------------------------------------------------------------

@@ -84,6 +84,15 @@ def denied(shown: str, where: str) -> MirrorError:
     )
 
 
+def untrusted(shown: str, where: str) -> MirrorError:
+    return SourceFault(
+        f"TLS failed: the server has none, or a certificate that is not its own ({shown})",
+        where=where,
+        remedy="name its authority in the URL (`ssl_ca`, `sslrootcert`); a vendor without a"
+        " certificate needs `tls: unverified` in the catalog",
+    )
+
+
 def unavailable(shown: str, where: str) -> MirrorError:
     return SourceUnavailable(
         f"the connection failed or was cut ({shown})",

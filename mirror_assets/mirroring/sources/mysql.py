@@ -6,6 +6,8 @@ to a savepoint: the snapshot stays, the table's metadata lock goes, and the vend
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -51,6 +53,9 @@ _DENIED = {1044, 1045, 1130, 1142, 1143, 1227, 1698, 1820, 1862, 3118, 4151}
 #: Also those of a limit on connections or queries (1040, 1203, 1226).
 _TRANSIENT = {1040, 1053, 1105, 1152, 1158, 1159, 1160, 1161, 1203, 1213, 1226, 1317}
 _LOCKED = {1205, 3572}
+_VERIFIED = ("VERIFY_CA", "VERIFY_IDENTITY")
+#: Only found in a driver's text, never shown: one code stands for all of TLS.
+_UNTRUSTED = ("certificate", "does not support ssl", "not support it", "ssl is required")
 _VALUE_CUT = "1301"
 #: Character sets of which every character has its own in UTF-8. Of the others, bytes without a
 #: character would come as question marks, or as U+FFFD.
@@ -80,7 +85,13 @@ class MySQLSource:
         self._spec = spec
         self._url = common.parsed(url, spec.name, _EXAMPLE)
         self._schema = spec.entry.source_schema or self._url.database or spec.name
-        self._driver = _fast if driver == "auto" and _fast is not None else pymysql
+        self._query = {name: str(value) for name, value in self._url.query.items()}
+        self._hostaddr = self._query.get("hostaddr")
+        self._tls = _tls_mode(self._query)
+        # the C library holds the certificate against the address that it connects to
+        is_named_otherwise = self._hostaddr is not None and self._tls in _VERIFIED
+        use_fast = driver == "auto" and _fast is not None and not is_named_otherwise
+        self._driver = _fast if use_fast else pymysql
 
     def states(self) -> dict[str, TableState]:
         with self._connection() as connection:
@@ -124,11 +135,31 @@ class MySQLSource:
             "connect_timeout": _CONNECT_SECONDS,
             "read_timeout": _READ_SECONDS,
         }
-        options |= _tls_options(self._url.query, fast=self._driver is not pymysql)
+        authority = self._query.get("ssl_ca")
+        options |= _tls_options(self._tls, authority, fast=self._driver is not pymysql)
         try:
-            return self._driver.connect(**options)
+            return self._dial(options)
         except _DRIVER_ERRORS as error:
-            raise _translate(error, f"database {self._spec.name}") from None
+            where = f"database {self._spec.name}"
+            told = str(error).lower()
+            if any(phrase in told for phrase in _UNTRUSTED):
+                raise common.untrusted(driver_error(error), where) from None
+            raise _translate(error, where) from None
+
+    def _dial(self, options: dict[str, Any]) -> Any:
+        """A connection to ``hostaddr``, where there is one, with the host's name for TLS."""
+        if self._hostaddr is None:
+            return self._driver.connect(**options)
+        if self._tls not in _VERIFIED:
+            return self._driver.connect(**options | {"host": self._hostaddr})
+        dialled = socket.create_connection((self._hostaddr, options["port"]), _CONNECT_SECONDS)
+        connection = pymysql.connect(**options, defer_connect=True)
+        try:
+            connection.connect(dialled)
+        except BaseException:
+            dialled.close()
+            raise
+        return connection
 
     def _encoders(self) -> dict[Any, Any]:
         """Conversions of arguments only: every value comes back as the server's own text."""
@@ -449,14 +480,26 @@ def zone_of(name: str, where: str, offset: str | None = None) -> tzinfo:
         ) from None
 
 
-def _tls_options(query: Any, *, fast: bool) -> dict[str, Any]:
-    """TLS from the URL's options: ``ssl_ca`` verifies the server's certificate and name."""
-    authority = query.get("ssl_ca")
-    if not authority:
+def _tls_mode(query: dict[str, str]) -> str | None:
+    """MySQL's own word; ``ssl_ca`` alone asks for verification."""
+    return query.get("ssl_mode") or ("VERIFY_IDENTITY" if query.get("ssl_ca") else None)
+
+
+def _tls_options(mode: str | None, authority: str | None, *, fast: bool) -> dict[str, Any]:
+    """What the driver is told; ``authority`` is a file of certificates, else the system's."""
+    if mode is None:
         return {}
     if fast:
-        return {"ssl": {"ca": authority}, "ssl_mode": "VERIFY_IDENTITY"}
-    return {"ssl_ca": authority, "ssl_verify_cert": True, "ssl_verify_identity": True}
+        # without `ssl` the C library tries no TLS where it is not asked for
+        files = {"ca": authority} if authority else {"cipher": "DEFAULT"}
+        return {"ssl_mode": mode, "ssl": files} if mode != "DISABLED" else {"ssl_mode": mode}
+    if mode in ("DISABLED", "PREFERRED"):
+        return {"ssl_disabled": mode == "DISABLED"}
+    context = ssl.create_default_context(cafile=authority)
+    context.check_hostname = mode == "VERIFY_IDENTITY"
+    if mode not in _VERIFIED:
+        context.verify_mode = ssl.CERT_NONE
+    return {"ssl": context}
 
 
 def _translate(error: Exception, where: str) -> MirrorError:

@@ -43,6 +43,7 @@ _SIZE_LOCK_MS = 500
 _URL_OPTIONS = frozenset(
     [
         *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "host", "port"),
+        "hostaddr",
         *("target_session_attrs", "application_name", "gssencmode", "channel_binding"),
     ]
 )
@@ -77,9 +78,10 @@ _DENIED = ("28", "42501")
 _CHANGED = {"42P01": "gone", "3F000": "gone", "42703": "changed"}
 _ENCODING = ("22021", "22P05")
 #: Only found in a driver's text, never shown: libpq gives no code when connecting fails.
+_UNTRUSTED = ("certificate", "not support ssl", "invalid sslmode")
 _LOGIN_REFUSED = (
     *("password", "pg_hba.conf", "does not exist", "not permitted to log in"),
-    *("permission denied for database", "certificate", "not support ssl", "invalid sslmode"),
+    "permission denied for database",
 )
 
 _RELATIONS = """
@@ -214,6 +216,8 @@ class PostgresSource:
         except psycopg2.Error as error:
             where = f"database {self._spec.name}"
             told = str(error).rpartition("failed: ")[2].lower()
+            if any(phrase in told for phrase in _UNTRUSTED):
+                raise common.untrusted(driver_error(error), where) from None
             if any(phrase in told for phrase in _LOGIN_REFUSED):
                 raise common.denied(driver_error(error), where) from None
             raise _translate(error, where) from None

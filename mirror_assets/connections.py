@@ -1,0 +1,288 @@
+"""How each database is reached, read from the environment: directly, or by one of three SSH forms.
+
+- variables: ``<NAME>_SSH_HOST``, ``.._IDENTITY``, ``.._KNOWN_HOSTS`` beside the database's URL;
+- one JSON file with nine keys, named by ``<NAME>_SECRET_PATH``;
+- a folder of four files, named by the same: ``ssh-config``, the private key, ``known-host``,
+  ``my.cnf``.
+
+Through a tunnel the URL is the SSH host's view of the database. Messages name keys and files, never
+what they hold.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from mirror_assets.mirroring.errors import MirrorError, SettingsError, placed
+from mirror_assets.mirroring.secret_files import check_file, check_private
+from mirror_assets.mirroring.sources import Address, Tunnel, parsed
+from mirror_assets.mirroring.ssh import SshHost, read_host
+from mirror_assets.settings import Settings, refuse
+
+#: Every environment variable read here, its default, and what it is for.
+VARIABLES: dict[str, tuple[str, str]] = {
+    "<NAME>_SSH_HOST": ("", "user@host[:port] from which the database is reached; unset: directly"),
+    "<NAME>_SSH_IDENTITY": ("", "private key file for that host, mode 0400 or 0600"),
+    "<NAME>_SSH_KNOWN_HOSTS": ("", "known_hosts file with that host's key"),
+    "<NAME>_SECRET_PATH": (
+        "",
+        "instead of the URL: a JSON file of nine keys, or a folder of four files, with all of it",
+    ),
+}
+_KEYS = frozenset(
+    [
+        *("ssh_hostname", "ssh_user", "ssh_private_key_path"),
+        *("mysql_remote_host", "mysql_remote_port", "mysql_local_host"),
+        *("mysql_user", "mysql_password", "mysql_database"),
+    ]
+)
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_PORTS = {"mysql": 3306, "mariadb": 3306, "postgresql": 5432}
+#: Of an ssh-config we read these; what we say ourselves may stand there too.
+_READ = ("host", "hostname", "user", "port", "identityfile", "localforward")
+_OURS = frozenset(
+    [
+        *("userknownhostsfile", "stricthostkeychecking", "identitiesonly", "batchmode"),
+        *("serveraliveinterval", "serveralivecountmax", "exitonforwardfailure"),
+        *("connecttimeout", "requesttty", "sessiontype", "compression", "loglevel"),
+    ]
+)
+_FORWARD = re.compile(r"\S+\s+(?:\[(?P<v6>[^\]\s]+)\]|(?P<host>[^:\s/]+)):(?P<port>[0-9]{1,5})")
+_CNF_ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "r": "\r", "\\": "\\", "s": " "}
+
+
+def address(settings: Settings, name: str, url: str | None = None) -> Address:
+    """How a database is reached; ``url`` stands for the variables' own.
+
+    Raises SettingsError naming the variable, file or key.
+    """
+    prefix, env = name.upper(), settings.variables
+    secret, host = f"{prefix}_SECRET_PATH", f"{prefix}_SSH_HOST"
+    if not env.get(secret):
+        url = url or settings.database_url(name)
+        if not env.get(host):
+            return Address(url)
+        reached = read_host(lambda key: env.get(key, ""), host)
+        with placed(host):
+            return _through(reached, parsed(url, name, "kind+driver://user@host/db"), host)
+    _refuse_twice(env, secret, [f"{prefix}_DATABASE_URL", f"{prefix}_DATABASE_URL_FILE", host])
+    path = Path(env[secret]).absolute()
+    if path.is_dir():
+        return _of_folder(path, secret)
+    return _of_json(path, secret, env.get(f"{prefix}_SSH_KNOWN_HOSTS", ""), prefix)
+
+
+def is_named(settings: Settings, name: str) -> bool:
+    """Whether the environment says how a database is reached; asks nobody."""
+    return bool(settings.variables.get(f"{name.upper()}_SECRET_PATH")) or settings.names_database(
+        name
+    )
+
+
+def check(settings: Settings) -> None:
+    """Read every database that is reached by SSH. Raises SettingsError with all faults."""
+    faults: list[MirrorError] = []
+    for spec in settings.databases():
+        prefix = spec.name.upper()
+        if any(settings.variables.get(f"{prefix}_{form}") for form in ("SSH_HOST", "SECRET_PATH")):
+            try:
+                address(settings, spec.name)
+            except MirrorError as error:
+                faults.append(error)
+    refuse(faults)
+
+
+def _through(host: SshHost, url: URL, form: str) -> Address:
+    port = url.port or _PORTS.get(url.get_backend_name(), 0)
+    tunnel = Tunnel(host, url.host or "127.0.0.1", port)
+    return Address(url.render_as_string(hide_password=False), tunnel, form)
+
+
+def _refuse_twice(env: Mapping[str, str], secret: str, others: list[str]) -> None:
+    both = [name for name in others if env.get(name)]
+    if both:
+        raise SettingsError(
+            f"the database is named twice, also by {both[0]}",
+            where=secret,
+            remedy="unset one of them",
+        )
+
+
+# --- The nine keys --------------------------------------------------------------------------
+
+
+def _of_json(path: Path, variable: str, known_hosts: str, prefix: str) -> Address:
+    found = _nine_keys(path, variable)
+    if not known_hosts:
+        raise SettingsError(
+            "the JSON file has no host key, and this names none",
+            where=f"{prefix}_SSH_KNOWN_HOSTS",
+            remedy="name a known_hosts file with the SSH host's key: docs/operations.md",
+        )
+    known = check_file(Path(known_hosts).absolute(), f"{prefix}_SSH_KNOWN_HOSTS")
+    if found["mysql_local_host"] not in _LOCAL:
+        raise SettingsError(
+            "mysql_local_host is not this machine: a tunnel is never opened to the network",
+            where=variable,
+            remedy="write 127.0.0.1",
+        )
+    identity = check_private(path.parent / found["ssh_private_key_path"], variable)
+    with placed(variable):
+        place = f"{found['ssh_user']}@{found['ssh_hostname']}"
+        return _mysql(
+            SshHost.parse(place, identity, known),
+            form=f"the JSON file of {variable}",
+            to=found["mysql_remote_host"],
+            port=found["mysql_remote_port"],
+            user=found["mysql_user"],
+            password=found["mysql_password"],
+            database=found["mysql_database"],
+        )
+
+
+def _nine_keys(path: Path, variable: str) -> dict[str, str]:
+    check_private(path, variable)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_pairs)
+    except ValueError:  # it may quote a password
+        raise SettingsError(
+            f"{path.name} is not JSON, or has a key twice", where=variable
+        ) from None
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{path.name} is not a JSON object", where=variable)
+    faults = [f"misses {key}" for key in sorted(_KEYS - set(raw))]
+    faults += [f"has an unknown key {key}" for key in sorted(set(raw) - _KEYS)]
+    faults += [
+        f"has no text in {key}"
+        for key in sorted(_KEYS & set(raw))
+        if not isinstance(raw[key], (str, int)) or isinstance(raw[key], bool) or raw[key] == ""
+    ]
+    if faults:
+        raise SettingsError(
+            f"{path.name} {'; '.join(faults)}",
+            where=variable,
+            remedy=f"its keys are exactly: {', '.join(sorted(_KEYS))}",
+        )
+    return {key: str(value) for key, value in raw.items()}
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError
+    return dict(pairs)
+
+
+# --- The four files -------------------------------------------------------------------------
+
+
+def _of_folder(folder: Path, variable: str) -> Address:
+    config, known, options = (folder / name for name in ("ssh-config", "known-host", "my.cnf"))
+    for path in (config, known):
+        check_file(path, variable)
+    told = _ssh_config(config, variable)
+    client = _client_options(options, variable)
+    missing = [key for key in ("user", "password", "database") if not client.get(key)]
+    if missing:
+        raise SettingsError(f"my.cnf misses {missing[0]} in [client]", where=variable)
+    host, port = client.get("host", "127.0.0.1"), client.get("port", "3306")
+    if "localforward" in told:
+        match = _FORWARD.fullmatch(told["localforward"])
+        if match is None:
+            raise SettingsError("ssh-config: LocalForward is not `port host:port`", where=variable)
+        host, port = match["v6"] or match["host"], match["port"]
+    identity = check_private(_identity(folder, told, variable), variable)
+    place = f"{told['user']}@{told['hostname']}:{told.get('port', '22')}"
+    with placed(variable):
+        return _mysql(
+            SshHost.parse(place, identity, known),
+            form=f"the folder of {variable}",
+            to=host,
+            port=port,
+            user=client["user"],
+            password=client["password"],
+            database=client["database"],
+        )
+
+
+def _ssh_config(path: Path, variable: str) -> dict[str, str]:
+    """The one host of an ssh-config, by keyword in lower case."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        keyword, _, value = re.sub(r"^\s*([^\s=]+)\s*=?\s*", r"\1 ", line).strip().partition(" ")
+        keyword, value = keyword.lower(), value.strip().strip('"')
+        if not keyword or keyword.startswith("#") or keyword in _OURS:
+            continue
+        if keyword not in _READ or keyword in found:
+            fault = "a second time" if keyword in found else "which is not known here"
+            raise SettingsError(
+                f"ssh-config, line {number}: {keyword!r}, {fault}",
+                where=variable,
+                remedy="one Host with: HostName, User, Port, IdentityFile, LocalForward",
+            )
+        found[keyword] = value
+    if "hostname" not in found and not set(found.get("host", "*")) & set("*? "):
+        found["hostname"] = found["host"]
+    missing = [word for word in ("hostname", "user") if not found.get(word)]
+    if missing:
+        raise SettingsError(f"ssh-config misses {missing[0]}", where=variable)
+    return found
+
+
+def _identity(folder: Path, told: dict[str, str], variable: str) -> Path:
+    """The key that ssh-config names, in this folder; else the only file that is no other."""
+    if "identityfile" in told:
+        return folder / Path(told["identityfile"]).name
+    known = {"ssh-config", "known-host", "my.cnf"}
+    left = [
+        path
+        for path in folder.iterdir()
+        if path.name not in known and path.name[0] != "." and path.suffix != ".pub"
+    ]
+    if len(left) != 1:
+        raise SettingsError(
+            f"{len(left)} files may be the private key",
+            where=variable,
+            remedy="say which by IdentityFile of ssh-config",
+        )
+    return left[0]
+
+
+def _client_options(path: Path, variable: str) -> dict[str, str]:
+    """The [client] group of a MySQL option file."""
+    check_private(path, variable)
+    parser = configparser.ConfigParser(
+        delimiters=("=",), comment_prefixes=("#", ";"), interpolation=None, allow_no_value=True
+    )
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"))
+    except (configparser.Error, ValueError):  # it may quote a password
+        raise SettingsError("my.cnf is not an option file", where=variable) from None
+    group = parser["client"] if parser.has_section("client") else {}
+    return {key.replace("-", "_"): _cnf_value(value or "") for key, value in group.items()}
+
+
+def _cnf_value(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    return re.sub(r"\\(.)", lambda match: _CNF_ESCAPES.get(match[1], match[0]), text)
+
+
+def _mysql(host: SshHost, *, form: str, port: str, **parts: str) -> Address:
+    if not port.isdecimal():
+        raise SettingsError("the database's port is not a number")
+    url = URL.create(
+        "mysql+pymysql",
+        username=parts["user"],
+        password=parts["password"],
+        host=parts["to"],
+        port=int(port),
+        database=parts["database"],
+    )
+    return _through(host, url, form)
