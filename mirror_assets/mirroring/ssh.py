@@ -24,7 +24,7 @@ from mirror_assets.mirroring.secret_files import check_file, check_private
 Value = Callable[[str], str]
 CONNECT_SECONDS = 15
 _PLACE = re.compile(r"(?P<user>[^@\s]+)@(?P<host>[^@:\s]+)(:(?P<port>[0-9]{1,5}))?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]*", re.ASCII)
 #: A dead peer is noticed after a minute.
 _OPTIONS = {
     "BatchMode": "yes",

@@ -320,9 +320,7 @@ def test_a_process_killed_with_9_leaves_no_client(sshd: SshServer) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"remote_host": "-x y"}, {"remote_port": 0}])
-def test_a_target_that_is_none_is_refused(
-    keys: SshServer, changed: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_target_that_is_none_is_refused(keys: SshServer, changed: dict[str, str]) -> None:
     with pytest.raises(MirrorError):
         replace(Tunnel(keys.host, "db.example.org", 3306), **changed)  # type: ignore[arg-type]
     assert Tunnel(keys.host, "::1", 3306)._target == "[::1]:3306"

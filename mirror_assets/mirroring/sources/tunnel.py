@@ -35,7 +35,7 @@ LOOPBACK = "127.0.0.1"
 _log = logging.getLogger(__name__)
 _START_SECONDS = 45
 _EXPLAIN_SECONDS = 0.5
-_MOST_PORTS = 20
+_MOST_PORTS = 4
 _KEPT_LINES = 50
 #: The fastest that OpenSSH has where the processor knows AES; the host may choose another.
 _CIPHERS = "^aes128-gcm@openssh.com"
