@@ -46,22 +46,20 @@ def check(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Mirr
 
 
 def _reachable(settings: Settings) -> None:
-    """Raise the fault of a catalog, or, in production, all databases that nothing leads to."""
-    databases = settings.databases()
+    """Raise the fault of a catalog; or those of all ways to a database that are wrong, or, in
+    production, that nothing says.
+    """
+    names = [spec.name for spec in settings.databases()]
+    faults = [*connections.faults(settings, names)]
     if settings.environment == "production":
-        places.refuse(
-            [
-                places.unnamed(s.name)
-                for s in databases
-                if not connections.is_named(settings, s.name)
-            ]
-        )
+        unnamed = [name for name in names if not connections.is_named(settings, name)]
+        faults += [places.unnamed(name) for name in unnamed]
+    places.refuse(faults)
 
 
 #: Who reads settings, now or when a run needs them: each raises SettingsError for what is wrong.
 _READERS: tuple[Callable[[Settings], object], ...] = (
     _reachable,
-    connections.check,
     cache_settings.CacheSettings.from_env,
     lambda settings: firewall.settings_of(settings.variables),
     alert_settings.AlertSettings.from_env,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from mirror_assets.mirroring.errors import MirrorError, SettingsError, placed
 from mirror_assets.mirroring.secret_files import check_file, check_private
 from mirror_assets.mirroring.sources import Address, Tunnel, parsed
 from mirror_assets.mirroring.ssh import SshHost, read_host
-from mirror_assets.settings import Settings, refuse
+from mirror_assets.settings import Settings
 
 #: Every environment variable read here, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
@@ -86,17 +86,15 @@ def is_named(settings: Settings, name: str) -> bool:
     )
 
 
-def check(settings: Settings) -> None:
-    """Read every database that is reached by SSH. Raises SettingsError with all faults."""
-    faults: list[MirrorError] = []
-    for spec in settings.databases():
-        prefix = spec.name.upper()
-        if any(settings.variables.get(f"{prefix}_{form}") for form in ("SSH_HOST", "SECRET_PATH")):
+def faults(settings: Settings, names: Sequence[str]) -> Iterator[MirrorError]:
+    """What is wrong with the databases that are reached by SSH; asks no server."""
+    for name in names:
+        forms = (f"{name.upper()}_{form}" for form in ("SSH_HOST", "SECRET_PATH"))
+        if any(settings.variables.get(form) for form in forms):
             try:
-                address(settings, spec.name)
+                address(settings, name)
             except MirrorError as error:
-                faults.append(error)
-    refuse(faults)
+                yield error
 
 
 def _through(host: SshHost, url: URL, form: str) -> Address:

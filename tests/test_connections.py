@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from mirror_assets.connections import address
+from mirror_assets import configuration
+from mirror_assets.connections import address, is_named
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.sources import Address
 from mirror_assets.settings import Settings
@@ -223,3 +224,18 @@ def test_a_database_named_twice_is_refused(mount: Mount) -> None:
     for name in ("ELATION_DATABASE_URL", "ELATION_SSH_HOST"):
         with pytest.raises(SettingsError, match=f"named twice, also by {name}"):
             read(mount.json(NINE) | {name: mount.variables[name]})
+
+
+def test_mistakes_are_told_with_all_others_at_the_start(mount: Mount) -> None:
+    variables = mount.variables | {"COMMONS_SECRET_PATH": "/nowhere", "ELATION_SSH_IDENTITY": ""}
+    _settings, found = configuration.check(variables)
+    (told,) = [str(error) for error in found if "settings are wrong" in str(error)]
+    assert "ELATION_SSH_IDENTITY" in told
+    assert "COMMONS_SECRET_PATH: /nowhere is not a file" in told
+    assert configuration.check(mount.variables)[1] == []
+
+
+def test_production_takes_each_form_for_a_way_to_the_database(mount: Mount) -> None:
+    settings = Settings.from_env(mount.json(NINE))
+    assert is_named(settings, "elation")
+    assert not is_named(settings, "commons")
