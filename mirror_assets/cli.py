@@ -22,10 +22,11 @@ from mirror_assets.mirroring import status as state
 from mirror_assets.mirroring.catalog import Tls
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, verifier
+from mirror_assets.mirroring.scratch import remove_scratch
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
-from mirror_assets.settings import Settings, remove_scratch
+from mirror_assets.settings import Settings
 from mirror_assets.shell import open_shell
 
 _NAMED = 100  # rows that are named one by one

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from mirror_assets.mirroring import catalog
+from mirror_assets.mirroring import catalog, scratch
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import LandingFault, MirrorError, SettingsError, reason
 from mirror_assets.mirroring.landing import PART_BYTES, Landing
-from mirror_assets.mirroring.storage import private_folder
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 from mirror_assets.secret import Secrets
 
@@ -60,13 +56,17 @@ VARIABLES: dict[str, tuple[str, str]] = {
         f"{HOME}/landing",
         "folder or `gs://` URL where exports lie until they expire",
     ),
-    "MIRROR_SCRATCH": (f"{HOME}/scratch", "private folder for spilled data; emptied on exit"),
+    "MIRROR_SCRATCH": (
+        f"{HOME}/scratch",
+        "private local folder for spilled data and copies of single files; emptied on exit",
+    ),
     "MIRROR_EXTENSIONS": (f"{HOME}/duckdb", "private folder of DuckDB's extensions"),
     "MIRROR_CATALOG_PATH": (
         f"catalogs:{HOME}/catalogs",
         "folders with more `*.catalog.yaml` files, separated by `:`",
     ),
     "MIRROR_MEMORY": ("512MB", "memory limit of the typed load and of the warehouse, each"),
+    "MIRROR_SPILL": ("20GB", "limit of what each of the two spills into the scratch folder"),
     "MIRROR_PART_MB": (str(PART_BYTES >> 20), "size at which an export starts its next file"),
     "MIRROR_SETTLE_MINUTES": (
         "",
@@ -118,6 +118,7 @@ class Settings:
     catalog_folders: tuple[Path, ...]
     new_catalogs: Path
     memory: str
+    spill: str
     part_bytes: int
     settle_minutes: float | None
     derived_days: int | None
@@ -165,6 +166,7 @@ class Settings:
             catalog_folders=(*_domain_folders(), *folders),
             new_catalogs=folders[0],
             memory=parsed("MIRROR_MEMORY", _memory),
+            spill=parsed("MIRROR_SPILL", _memory),
             part_bytes=parsed("MIRROR_PART_MB", _megabytes) << 20,
             settle_minutes=parsed("MIRROR_SETTLE_MINUTES", _minutes),
             derived_days=parsed("MIRROR_DERIVED_DAYS", _days),
@@ -261,34 +263,22 @@ class Settings:
             self.warehouse_url,
             lake=self.lake,
             extensions=self.extensions,
+            scratch=self.scratch,
             memory=self.memory,
+            spill=self.spill,
             password=self.warehouse_password(),
         )
 
     def new_scratch(self) -> Path:
         """A private folder for one run; remove it with ``remove_scratch``. Raises LandingFault."""
         try:
-            return private_folder(self.scratch / f"{os.getpid()}-{secrets.token_hex(4)}")
+            return scratch.new_scratch(self.scratch)
         except OSError as error:
             raise LandingFault(
                 f"no scratch folder could be made: {reason(error)}",
                 where=str(self.scratch),
                 remedy="check space and rights of MIRROR_SCRATCH, then run the partition again",
             ) from None
-
-
-def sweep_scratch(folder: Path, *, older_than_hours: float = 24) -> int:
-    """Delete what killed runs left in the scratch folder; how many folders that were."""
-    oldest = time.time() - older_than_hours * 3600
-    left = [path for path in folder.glob("*") if path.stat().st_mtime < oldest]
-    for path in left:
-        remove_scratch(path)
-    return len(left)
-
-
-def remove_scratch(folder: Path) -> None:
-    """Delete a scratch folder and all in it."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse(faults: Sequence[MirrorError]) -> None:
@@ -345,7 +335,7 @@ def _folders(text: str) -> list[Path]:
 def _memory(text: str) -> str:
     if not _MEMORY.fullmatch(text):
         raise SettingsError(
-            f"{text!r} is not an amount of memory",
+            f"{text!r} is not an amount of memory or disk",
             remedy="use a number with its unit, such as 512MB or 2GB",
         )
     return text

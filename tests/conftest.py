@@ -24,6 +24,7 @@ from mirror_assets.mirroring.landing import ExportWriter, Landing
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.names import sql
 from mirror_assets.mirroring.schema import TableSchema
+from mirror_assets.mirroring.scratch import remove_scratch
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
 from mirror_assets.mirroring.sources.mysql import MySQLSource
@@ -31,7 +32,7 @@ from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.sample import elation
 from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer
-from mirror_assets.settings import Settings, remove_scratch
+from mirror_assets.settings import Settings
 from tests.fakes.cloud_storage import CloudStorage
 
 SCALE = 0.01
@@ -157,7 +158,8 @@ import re, sys
 from datetime import date
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.sources import open_source
-from mirror_assets.settings import Settings, remove_scratch
+from mirror_assets.mirroring.scratch import remove_scratch
+from mirror_assets.settings import Settings
 from pathlib import Path
 name, day, run_id = sys.argv[1], date.fromisoformat(sys.argv[2]), sys.argv[3]
 settings = Settings.from_env()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mirror_assets import configuration
 from mirror_assets.mirroring.errors import SettingsError
-from mirror_assets.settings import Settings, remove_scratch, sweep_scratch
+from mirror_assets.mirroring.scratch import new_scratch, remove_scratch, sweep_scratch
+from mirror_assets.settings import Settings
 
 SECRET = "mysql+pymysql://reader:hush-hush@host/elation"
 
@@ -217,6 +220,28 @@ _NOT_VARIABLES = {
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\bMIRROR_[A-Z_]*", text)
+
+
+def test_the_scratch_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    owner = (
+        "import pathlib, sys, time; from mirror_assets.mirroring.scratch import new_scratch;"
+        "(new_scratch(pathlib.Path(sys.argv[1])) / 'row').write_text('x');"
+        "print(flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", owner, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    mine = new_scratch(tmp_path)
+    assert list(tmp_path.glob("*/row")) != []  # its owner lives
+    process.kill()
+    process.communicate()
+
+    remove_scratch(mine)
+    mine = new_scratch(tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, f"{mine.name}.lock"}
+    remove_scratch(mine)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_old_scratch_folders_are_swept(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class MirrorRun:
         tables: Sequence[TableSpec],
         scratch: Path,
         memory: str = "512MB",
+        spill: str = "20GB",
         accept_volume: frozenset[str] = frozenset(),
         agree: Callable[[datetime], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -100,7 +101,7 @@ class MirrorRun:
         self._agreed: datetime | None = None
         self._clock = clock
         self._started = clock()
-        self._loader = _loader(spec, scratch, memory)
+        self._loader = _loader(spec, scratch, memory, spill)
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="copy")
         self._typist = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._room = threading.Semaphore(_AHEAD)
@@ -413,9 +414,9 @@ class MirrorRun:
         return f"{self._spec.name}/{table.name}"
 
 
-def _loader(spec: DatabaseSpec, scratch: Path, memory: str) -> TypedLoader:
+def _loader(spec: DatabaseSpec, scratch: Path, memory: str, spill: str) -> TypedLoader:
     try:
-        return TypedLoader(scratch, memory=memory)
+        return TypedLoader(scratch, memory=memory, spill=spill)
     except OSError as error:
         raise WarehouseFault(
             f"no folder for spilled data could be made: {reason(error)}",

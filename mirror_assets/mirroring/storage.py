@@ -153,13 +153,28 @@ class Storage:
         return body
 
     def fetch(self, path: str, target: Path) -> None:
-        """Copy a file into a new private local one."""
-        private_file(target).close()
-        self.fs.get_file(path, str(target))
+        """Copy a file into a new private local one, block by block: each is tried again alone."""
+        size = self.size(path)
+        with private_file(target) as file:
+            for start in range(0, size, _BLOCK):
+                end = min(start + _BLOCK, size)
+                block = self.fs.cat_file(path, start=start, end=end)
+                if len(block) != end - start:
+                    raise OSError("the service sent another number of bytes than asked for")
+                file.write(block)
 
     def size(self, path: str) -> int:
         """Bytes. Raises FileNotFoundError."""
         return int(self.fs.size(path))
+
+    def older(self, instant: float) -> list[str]:
+        """Paths of all files here that were last written before an instant (seconds)."""
+        found = self.fs.find(self.root, detail=True)
+        return [
+            self.fs.unstrip_protocol(path)
+            for path, info in found.items()
+            if info["mtime"].timestamp() < instant
+        ]
 
     def names(self, folder: str) -> list[str]:
         """What lies directly in a folder, sorted; [] where there is no such folder."""
@@ -255,27 +270,20 @@ class _RemoteUpload(Upload):
         self._fs = fs
         self._path = path
         self._sum = checksum()
-        self._file = fs.open(path, "wb", block_size=_BLOCK)
-        self._sent = 0
-        self._is_open = True
+        self._file = fs.open(path, "wb", block_size=_BLOCK, consistency="none")
 
     def _send(self, data: Any) -> None:
         left = memoryview(data).cast("B")
+        room = _BLOCK - self.size % _BLOCK
         while left.nbytes:  # blocks of one size: the service keeps whole quarters of a MB only
-            block = left[: _BLOCK - self._sent % _BLOCK]
+            block = bytes(left[:room])
             self._file.write(block)
-            self._sum.update(bytes(block))
-            self._sent += block.nbytes
-            left = left[block.nbytes :]
+            self._sum.update(block)
+            left, room = left[room:], _BLOCK
 
     def commit(self) -> None:
-        try:
-            self._file.close()
-            self._verify()
-        except BaseException:
-            self.abort()
-            raise
-        self._is_open = False
+        self._file.close()
+        self._verify()
 
     def _verify(self) -> None:
         stored = self._fs.info(self._path)
@@ -286,13 +294,8 @@ class _RemoteUpload(Upload):
             raise OSError("the service stored other bytes than were sent")
 
     def abort(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        try:
-            self._file.discard()
-        finally:
-            self._file.closed = True  # else its finalizer would complete the upload
+        # unfinished it is no object, and forgotten after a week; its finalizer would finish it
+        self._file.closed = True
 
 
 def private_folder(path: Path) -> Path:

@@ -93,12 +93,14 @@ class ColumnDigest:
 class TypedLoader:
     """Loads export parts of any table with one private in-memory DuckDB.
 
-    ``memory`` limits DuckDB's memory (for example ``512MB``); what exceeds it spills to a
-    folder below ``scratch`` that ``close`` removes. A file for a remote lake is made there, one
-    at a time. Not thread-safe: one loader, one thread.
+    ``memory`` limits DuckDB's memory (for example ``512MB``); what exceeds it spills, at
+    most ``spill``, to a folder below ``scratch`` that ``close`` removes. A file for a remote lake
+    is made there, one at a time. Not thread-safe: one loader, one thread.
     """
 
-    def __init__(self, scratch: Path, *, memory: str = "512MB", threads: int = 2) -> None:
+    def __init__(
+        self, scratch: Path, *, memory: str = "512MB", spill: str = "20GB", threads: int = 2
+    ) -> None:
         # its own: processes that share such a folder crash each other
         self._folder = private_folder(scratch / f"load-{secrets.token_hex(8)}")
         self._connection = duckdb.connect(
@@ -106,6 +108,7 @@ class TypedLoader:
                 "memory_limit": memory,
                 "threads": threads,
                 "temp_directory": str(self._folder / "spill"),
+                "max_temp_directory_size": spill,
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -158,8 +161,8 @@ class TypedLoader:
             raise WarehouseFault(
                 f"the typed load failed ({type(error).__name__})",
                 where=f"{spec.name}, file {part.file}",
-                remedy="check space and rights of MIRROR_LAKE and MIRROR_SCRATCH, and the limit"
-                " MIRROR_MEMORY; then retry",
+                remedy="check space and rights of MIRROR_LAKE and MIRROR_SCRATCH, and the limits"
+                " MIRROR_MEMORY and MIRROR_SPILL; then retry",
             ) from None
         if not kept:
             local.unlink(missing_ok=True)

@@ -18,11 +18,12 @@ from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.inputs import Inputs, Tables, inputs
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.proof.verify import Against, Verifier, verifier
+from mirror_assets.mirroring.scratch import remove_scratch
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Source
 from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import Warehouse
-from mirror_assets.settings import Settings, remove_scratch
+from mirror_assets.settings import Settings
 
 
 class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -118,6 +119,7 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 tables=[*tables, *later],
                 scratch=self._scratch,
                 memory=self._settings.memory,
+                spill=self._settings.spill,
                 accept_volume=accept_volume,
                 agree=agree,
             )

@@ -13,9 +13,10 @@ from mirror_assets.delivery import ledger
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.retention import Copies, Step, expire, expire_copies
+from mirror_assets.mirroring.scratch import sweep_scratch
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.orchestration import dbt_manifest, dbt_sources
-from mirror_assets.settings import Settings, sweep_scratch
+from mirror_assets.settings import Settings
 
 UPKEEP_JOB = "upkeep"
 

@@ -134,7 +134,8 @@ _RUN = """
 import sys
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.sources import open_source
-from mirror_assets.settings import Settings, remove_scratch
+from mirror_assets.mirroring.scratch import remove_scratch
+from mirror_assets.settings import Settings
 from datetime import UTC, datetime
 name = sys.argv[1]
 settings = Settings.from_env()

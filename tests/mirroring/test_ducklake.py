@@ -423,20 +423,17 @@ def test_debris_is_swept_and_what_a_running_writer_staged_is_not(
 ) -> None:
     publish(lake, "visit", DAY, 1)
     orphan = Path(stage(lake, "visit", DAY, v=[2]))
-    spilled = tmp_path / "lake" / ".spill" / "dead" / "duckdb_temp_storage"
-    spilled.parent.mkdir(mode=0o700)
-    spilled.touch()
     empty = Path(lake.staging("clinic", "gone", DAY))
     yesterday = time.time() - 25 * 3600
-    for path in (orphan, spilled, empty):
+    for path in (orphan, empty):
         os.utime(path, (yesterday, yesterday))
     staged = Path(stage(lake, "visit", NEXT, v=[3]))
     just_made = Path(lake.staging("clinic", "patient", NEXT))
 
     done = lake.maintain(time_travel_days=7)
 
-    assert done["orphans_deleted"] == 2
-    assert [path.exists() for path in (orphan, spilled, empty)] == [False] * 3
+    assert done["orphans_deleted"] == 1
+    assert [path.exists() for path in (orphan, empty)] == [False] * 2
     assert staged.exists()
     assert just_made.exists()
     assert column(lake, "SELECT v FROM clinic.visit") == [1]
@@ -652,20 +649,21 @@ def test_everything_in_the_lake_is_private(control: DuckLakeWarehouse, tmp_path:
 
 
 @sqlite_only
-def test_spilled_data_lies_in_the_private_lake_and_is_gone_after_close(
+def test_spilled_data_lies_in_private_scratch_and_is_gone_after_close(
     lake: DuckLakeWarehouse, tmp_path: Path
 ) -> None:
     publish(lake, "visit", DAY, 1)
-    spill = tmp_path / "lake" / ".spill"
+    scratch = tmp_path / "scratch"
 
     lake.query(
         "SELECT count(*) FROM (SELECT repeat(i::VARCHAR, 10) AS s, count(*)"
         " FROM range(2000000) t(i) GROUP BY s)"
     )
 
-    assert list(spill.iterdir()) != []  # else this proves nothing
+    assert list(scratch.glob("*/*/*")) != []  # else this proves nothing
+    assert {stat.S_IMODE(path.stat().st_mode) for path in scratch.glob("*/")} == {0o700}
     lake.close()
-    assert list(spill.iterdir()) == []
+    assert list(scratch.iterdir()) == []
 
 
 # -- extensions

@@ -317,7 +317,7 @@ def test_queries_of_several_processes_spill_without_harming_each_other(
     with child("spill", tmp_path) as one, child("spill", tmp_path) as two:
         assert [finished(one), finished(two)] == ["2000000\n", "2000000\n"]
 
-    assert list((tmp_path / "lake" / ".spill").iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 if __name__ == "__main__":

@@ -560,7 +560,7 @@ def test_a_full_scratch_folder_of_a_remote_landing_zone(bench: Bench) -> None:
 def test_a_full_scratch_folder_is_named_before_anything_is_read(bench: Bench) -> None:
     _make(bench, "t")
     spec = bench.catalog(["t"])
-    with _small_disk(bench.root / "scratch", "nr_inodes=2") as change:
+    with _small_disk(bench.root / "scratch", "nr_inodes=3") as change:
         with pytest.raises(WarehouseFault, match="MIRROR_SCRATCH") as caught:
             bench.mirror_day(spec)
         assert caught.value.transient

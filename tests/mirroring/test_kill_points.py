@@ -24,10 +24,11 @@ import pytest
 
 from mirror_assets.mirroring.landing import ExportWriter, Landing
 from mirror_assets.mirroring.mirror import MirrorRun
+from mirror_assets.mirroring.scratch import remove_scratch, sweep_scratch
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.typed import TypedLoader
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
-from mirror_assets.settings import Settings, remove_scratch, sweep_scratch
+from mirror_assets.settings import Settings
 
 if TYPE_CHECKING:
     from tests.conftest import Bench
@@ -236,7 +237,6 @@ def _state(bench: Bench, root: Path) -> dict[str, Any]:
     sweep_scratch(settings.scratch, older_than_hours=0)
     found["scratch"] = list(settings.scratch.rglob("*"))
     found["lake"] = sorted(str(path.parent.parent) for path in _files(root / "lake", "*.parquet"))
-    found["spill"] = [p for p in _files(root / "lake", "*") if ".spill" in str(p)]
     found["landing"] = _exports(root / "landing")
     return found
 

@@ -13,11 +13,20 @@ __all__ = ["Warehouse", "open_warehouse"]
 
 
 def open_warehouse(
-    url: str, *, lake: str, extensions: Path, memory: str, password: str | None = None
+    url: str,
+    *,
+    lake: str,
+    extensions: Path,
+    scratch: Path,
+    memory: str,
+    spill: str,
+    password: str | None = None,
 ) -> Warehouse:
     """The warehouse at ``MIRROR_WAREHOUSE``; nothing is connected yet."""
     if url.startswith("ducklake:"):
-        return DuckLakeWarehouse(url, lake, extensions, memory=memory, password=password)
+        return DuckLakeWarehouse(
+            url, lake, extensions, scratch=scratch, memory=memory, spill=spill, password=password
+        )
     if url.startswith("bigquery:"):
         return BigQueryWarehouse(url, lake)
     raise SettingsError(

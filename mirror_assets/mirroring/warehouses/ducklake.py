@@ -34,6 +34,7 @@ from mirror_assets.mirroring.names import (
     warehouse_name,
 )
 from mirror_assets.mirroring.schema import Column, Drift, TableSchema
+from mirror_assets.mirroring.scratch import new_scratch, remove_scratch
 from mirror_assets.mirroring.storage import lake as lake_at
 from mirror_assets.mirroring.storage import private_file, private_folder
 from mirror_assets.mirroring.warehouses.base import Equal, Rows
@@ -43,6 +44,8 @@ T = TypeVar("T")
 
 ALIAS = "lake"
 _EXTENSIONS = ("ducklake", "icu")
+#: Without it DuckLake refuses a remote DATA_PATH, although another file system serves it.
+_REMOTE = ("httpfs",)
 #: Small writes of control rows live in the catalog instead of one tiny file each.
 _INLINED_ROWS = 500
 _INLINING = "SET ducklake_default_data_inlining_row_limit"
@@ -64,6 +67,7 @@ class DuckLakeWarehouse:
     ``lake``.
 
     Files that nothing refers to are taken for those of a killed writer after ``orphan_hours``.
+    What exceeds ``memory`` spills, at most ``spill``, below ``scratch`` (default: beside the lake).
     """
 
     dialect = "duckdb"
@@ -74,7 +78,9 @@ class DuckLakeWarehouse:
         lake: str | Path,
         extensions: Path,
         *,
+        scratch: Path | None = None,
         memory: str = "512MB",
+        spill: str = "20GB",
         orphan_hours: float = 24,
         password: str | None = None,
     ) -> None:
@@ -83,11 +89,14 @@ class DuckLakeWarehouse:
         self._lake = self._files.root
         self._extensions = extensions.absolute()
         self._memory = memory
+        self._spill = spill
         self._orphan_seconds = orphan_hours * 3600
-        #: Of one machine: the writers' lock and spilled data.
+        #: Of one machine: the writers' lock.
         self._home = self._catalog.folder or self._extensions
         if self._files.local:
             self._home = Path(self._lake)
+        self._scratch_root = scratch or self._home.parent / "scratch"
+        self._scratch: Path | None = None
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._mutex = threading.RLock()
         self._reader: duckdb.DuckDBPyConnection | None = None
@@ -132,8 +141,7 @@ class DuckLakeWarehouse:
             done = self._expire(self._open_writer(), time_travel_days)
             self._catalog.compact()
             if self._files.local:
-                oldest = time.time() - self._orphan_seconds
-                done["orphans_deleted"] += _sweep(Path(self._lake), oldest)
+                _sweep(Path(self._lake), time.time() - self._orphan_seconds)
         return done
 
     def _expire(self, connection: duckdb.DuckDBPyConnection, days: int) -> dict[str, int]:
@@ -152,13 +160,30 @@ class DuckLakeWarehouse:
             "snapshots_expired": f"ducklake_expire_snapshots('{ALIAS}',"
             f" older_than => now() - INTERVAL '{days} days')",
             "files_deleted": f"ducklake_cleanup_old_files('{ALIAS}', cleanup_all => true)",
-            "orphans_deleted": f"ducklake_delete_orphaned_files('{ALIAS}',"
-            f" older_than => {orphaned})",
         }
-        return {
+        if self._files.local:
+            steps["orphans_deleted"] = (
+                f"ducklake_delete_orphaned_files('{ALIAS}', older_than => {orphaned})"
+            )
+        done = {
             step: len(connection.execute(f"CALL {statement}").fetchall())
             for step, statement in steps.items()
         }
+        if not self._files.local:
+            done["orphans_deleted"] = self._delete_remote_orphans(connection)
+        return done
+
+    def _delete_remote_orphans(self, connection: duckdb.DuckDBPyConnection) -> int:
+        """As ducklake_delete_orphaned_files, which cannot tell the age of a remote folder."""
+        known = {path for (path,) in connection.execute(_KNOWN_FILES).fetchall()}
+        orphans = [
+            path
+            for path in self._files.older(time.time() - self._orphan_seconds)
+            if known.isdisjoint(_suffixes(path))
+        ]
+        for path in orphans:
+            self._files.delete(path)
+        return len(orphans)
 
     # -- reading
 
@@ -258,13 +283,18 @@ class DuckLakeWarehouse:
             self._drop_writer()
         with self._reading:
             self._drop_reader()
+        if self._scratch is not None:
+            remove_scratch(self._scratch)
+            self._scratch = None
 
     # -- connections
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        extensions = (*_EXTENSIONS, self._catalog.extension)
+        remote = () if self._files.local else _REMOTE
+        extensions = (*_EXTENSIONS, self._catalog.extension, *remote)
         files = set(map(_identity, install_extensions(self._extensions, extensions)))
-        spill = private_folder(self._home / ".spill")
+        if self._scratch is None:
+            self._scratch = new_scratch(self._scratch_root)
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self._extensions),
@@ -273,9 +303,12 @@ class DuckLakeWarehouse:
                 "allow_unsigned_extensions": files <= _verified,
                 "memory_limit": self._memory,
                 # its own: processes that share such a folder crash each other
-                "temp_directory": str(spill / secrets.token_hex(8)),
+                "temp_directory": str(self._scratch / secrets.token_hex(8)),
+                "max_temp_directory_size": self._spill,
             }
         )
+        if not self._files.local:  # first: who comes first reads gs://, and httpfs wants HMAC keys
+            connection.register_filesystem(self._files.fs)
         for extension in extensions:
             connection.execute(f"LOAD {extension}")
         _verified.update(files)
@@ -499,6 +532,14 @@ class DuckLakeTransaction:
             )
 
 
+def _suffixes(path: str) -> Iterator[str]:
+    """A path, and what is left of it without its first, second .. folder."""
+    yield path
+    for place, character in enumerate(path):
+        if character == "/":
+            yield path[place + 1 :]
+
+
 def _parquet(file: str) -> str:
     return f"read_parquet({literal(file)}, hive_partitioning => false)"
 
@@ -641,7 +682,7 @@ _REFUSED: dict[type[Exception], str] = {
     duckdb.PermissionException: "only the warehouse's own tables can be read, no other files",
     duckdb.ConversionException: "a value cannot be converted to the type asked for",
     duckdb.OutOfRangeException: "a value is outside the range of its type",
-    duckdb.OutOfMemoryException: "the memory limit was reached",
+    duckdb.OutOfMemoryException: "the limit of memory, or that of spilled data, was reached",
     duckdb.ConstraintException: "a value is missing in a required column",
 }
 _QUERY_REMEDY = "write one SELECT over the warehouse's tables; SHOW ALL TABLES lists them"
@@ -695,6 +736,12 @@ def _table_functions(tree: Any) -> Iterator[str]:
             yield from _table_functions(branch)
 
 
+#: Paths of all files that the catalog knows, absolute or below their table's folder.
+_KNOWN_FILES = " UNION ALL ".join(
+    f"SELECT path FROM __ducklake_metadata_{ALIAS}.ducklake_{table}"
+    for table in ("data_file", "delete_file", "files_scheduled_for_deletion")
+)
+
 _UNPARTITIONED = f"""
     SELECT s.schema_name, t.table_name
     FROM __ducklake_metadata_{ALIAS}.ducklake_table t
@@ -705,18 +752,10 @@ _UNPARTITIONED = f"""
 """
 
 
-def _sweep(lake: Path, before: float) -> int:
-    """Delete old spilled data and old empty folders; younger ones belong to running processes."""
-    swept = 0
-    spill = lake / ".spill"
-    for file in spill.glob("*/*"):
-        with suppress(OSError):
-            if file.stat().st_mtime < before:
-                file.unlink()
-                swept += 1
+def _sweep(lake: Path, before: float) -> None:
+    """Delete old empty folders; younger ones belong to running processes."""
     for folder, _folders, _files in os.walk(lake, topdown=False):
         path = Path(folder)
         with suppress(OSError):  # rmdir keeps what is not empty
-            if path != lake and spill not in (path, path.parent) and path.stat().st_mtime < before:
+            if path != lake and path.stat().st_mtime < before:
                 path.rmdir()
-    return swept
