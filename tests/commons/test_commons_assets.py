@@ -98,6 +98,7 @@ def test_a_transform_shows_its_figures(notes: Notes, instance: dg.DagsterInstanc
     }
     assert notes.texts() == [("n1", "a"), ("n2", None), ("n3", "c")]
     assert "1 bodies are broken" in run.everything()
+    assert [(f.kind, f.size) for f in run.findings] == [("tolerated_bodies", 1)]
     assert CANARY not in run.everything()
 
 
@@ -111,6 +112,7 @@ def test_e_46_a_failed_transform_fails_its_run_and_no_other(
     assert (failed.success, good.success) == (False, True)
     assert (failed.materialized, good.materialized) == (set(), {"task_comment_transformed"})
     assert "2 bodies cannot be read" in failed.failures[0]
+    assert [f.kind for f in failed.findings] == ["broken_bodies"]
     assert f"`mirror errors clinic --partition {day}" in failed.failures[0]
     assert failed.tags[TRIED_AGAIN] == "false"
     assert CANARY not in failed.everything()
@@ -246,6 +248,7 @@ def test_a_job_without_rows_fails_and_repeats_the_link(cache: Cache) -> None:
     assert "0 of 5 rows appeared" in failure
     assert "exit code 0" in failure
     assert failure.endswith(FILLED)
+    assert [f.kind for f in run.findings] == ["encounter_cache"]
     assert run.tags[TRIED_AGAIN] == "true"
     assert CANARY not in run.everything()
     assert "(1 lines withheld)" in run.everything()

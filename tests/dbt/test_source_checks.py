@@ -9,6 +9,8 @@ import pytest
 from dagster._core.test_utils import instance_for_test
 
 from mirror_assets.orchestration import dbt_models
+from mirror_assets.orchestration.alerts import runs
+from mirror_assets.orchestration.alerts.findings import judge
 from mirror_assets.orchestration.dbt_manifest import Manifest
 from mirror_assets.orchestration.session import MirrorResource
 
@@ -53,6 +55,9 @@ def test_checks_judge_the_newest_day_and_quote_nothing(
         job = everything.get_subset(asset_selection=set(), asset_check_selection=CHOSEN)
         result = job.execute_in_process(instance=instance, raise_on_error=False)
         found = {e.asset_check_key: e for e in result.get_asset_check_evaluations()}
+        record = instance.get_run_record_by_id(result.run_id)
+        assert record is not None
+        findings = judge(runs.ended(instance, record))[0]
         stored = "\n".join(str(record) for record in instance.all_logs(result.run_id))
     assert found.keys() == CHOSEN
     assert not found[UNIQUE].passed
@@ -66,4 +71,8 @@ def test_checks_judge_the_newest_day_and_quote_nothing(
     told = failed.step_failure_data.user_failure_data.description
     assert told.startswith(f"commons of {NEWEST}: 1 of 3 models and tests failed")
     assert "source_unique_commons_goal_id (1 rows)" in told
+    assert {(f.kind, f.item, f.what) for f in findings} == {
+        ("dbt_test", UNIQUE.name, "1 rows of commons/goal"),
+        ("dbt_warning", RANKED.name, "2 rows of commons/goal"),
+    }
     assert CANARY not in stored + "".join(capfd.readouterr())

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from dagster._core.test_utils import instance_for_test
 
+from mirror_assets.orchestration.alerts import runs
+from mirror_assets.orchestration.alerts.findings import Finding, judge
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.settings import Settings
 from tests.conftest import Bench
@@ -79,6 +81,13 @@ class Run:
             data = event.step_failure_data.user_failure_data
             described.append((data.description if data else None) or "")
         return described
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What alerts are made of it."""
+        record = self._instance.get_run_record_by_id(self.run_id)
+        assert record is not None
+        return judge(runs.ended(self._instance, record))[0]
 
     def everything(self) -> str:
         """Every stored event of the run, as text."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mirror_assets.alert_settings import AlertSettings
 from mirror_assets.orchestration.alerts.findings import leftovers
-from mirror_assets.orchestration.alerts.sensors import alert_sensor, report, tell
+from mirror_assets.orchestration.alerts.sensors import alert_sensor, report, tell, watch
 from mirror_assets.settings import Settings
 from tests.conftest import Bench
 from tests.fakes.slack import FakeSlack, slack
@@ -323,3 +324,63 @@ def test_a_run_whose_process_died_is_told_by_what_it_owes(
     assert "`clinic/a`" in str(teller.slack.posted[-1]["blocks"])
     assert execute("clinic_mirror", day).success
     assert teller.tick() == [f":white_check_mark: clinic: what that run owed is there of {day}"]
+
+
+READERS = ("#elation-feedback", "#analytics-support")
+EHR = [
+    dg.AssetKey(["elation", "patient_encounters"]),
+    dg.AssetKey(["commons", "ccd_encounter_cache"]),
+]
+
+
+def test_those_who_read_ehr_data_hear_once_that_it_is_stale_and_once_that_it_is_not(
+    instance: dg.DagsterInstance, teller: Teller
+) -> None:
+    teller.slack.channels |= set(READERS)
+    settings = AlertSettings.from_env(Settings.from_env())
+
+    def heard(moment: str) -> list[list[str]]:
+        before = len(teller.slack.posted)
+        watch(instance, settings, EHR, datetime.fromisoformat(moment))
+        assert teller.tick() == [], "the engineers have messages of their own"
+        posts = teller.slack.posted[before:]
+        return [[post["text"] for post in posts if post["channel"] == name] for name in READERS]
+
+    def land(asset: dg.AssetKey, day: str) -> None:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=day))
+
+    for asset in EHR:
+        land(asset, "2026-11-21")
+    assert heard("2026-11-22T15:59Z") == [[], []]
+    stale = ":red_circle: EHR data is stale"
+    assert heard("2026-11-22T16:01Z") == [[stale], [stale]]
+    text = str(teller.slack.posted[-1]["blocks"])
+    assert "The data of 2026-11-22 was due at 08:00 US/Pacific" in text
+    assert "commons/ccd_encounter_cache is of 2026-11-21" in text
+    land(EHR[0], "2026-11-22")
+    assert heard("2026-11-22T17:00Z") == [[], []]
+    assert heard("2026-11-23T16:01Z") == [[stale], [stale]], "one more day is missed"
+    for asset in EHR:
+        land(asset, "2026-11-23")
+    fresh = ":white_check_mark: EHR data is up to date again"
+    assert heard("2026-11-23T18:00Z") == [[fresh], [fresh]]
+    assert heard("2026-11-23T18:01Z") == [[], []]
+
+
+def test_a_tag_on_an_old_run_is_no_news(instance: dg.DagsterInstance, teller: Teller) -> None:
+    graph = dg.GraphDefinition("nightly", node_defs=[breaks])
+    run = graph.execute_in_process(instance=instance, raise_on_error=False)
+    instance.add_run_tags(run.run_id, {"seen": "by somebody"})
+    teller.now += timedelta(days=3)
+    assert teller.tick() == []
+
+
+def test_a_report_of_another_release_does_not_stop_the_others(
+    instance: dg.DagsterInstance, teller: Teller
+) -> None:
+    report(instance, "backup_leftovers", LEFT)
+    for text in ('[{"topic": 1}]', "no json"):
+        instance.run_storage.set_cursor_values({"mirror/alerts/ehr_deadline": text})
+        teller.tick()
+    assert teller.slack.titles() == [TITLE]
+    assert teller.logged == ["the report of ehr_deadline cannot be read"] * 2

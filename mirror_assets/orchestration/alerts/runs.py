@@ -33,14 +33,17 @@ _RETRY_NUMBER = "dagster/retry_number"
 def over_since(
     instance: dg.DagsterInstance, since: datetime, until: datetime, limit: int
 ) -> list[dg.RunRecord]:
-    """Runs that ended after ``since``, in the order in which they did."""
+    """Runs that ended after ``since``, in the order in which they did.
+
+    A tag that is added to an old run makes it look new: its end tells that it is not.
+    """
     wanted = dg.RunsFilter(
         statuses=list(_OUTCOMES), updated_after=since, updated_before=until + timedelta(seconds=1)
     )
     found = instance.get_run_records(
         wanted, limit=limit, order_by="update_timestamp", ascending=True
     )
-    return list(found)
+    return [run for run in found if (run.end_time or until.timestamp()) >= since.timestamp()]
 
 
 def ended(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:

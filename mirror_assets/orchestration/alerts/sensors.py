@@ -120,7 +120,7 @@ def tell(
         instance.run_storage.set_cursor_values({_MEMORY: memory.text()})
 
     _look_at_runs(instance, memory, own, channels, now, settle, say)
-    _listen(instance, memory, own, channels, now)
+    _listen(instance, memory, own, channels, now, say)
     save()
     if not memory.outbox:
         return "nothing to tell"
@@ -203,12 +203,17 @@ def _listen(
     own: AlertSettings,
     channels: Channels,
     now: datetime,
+    say: Say,
 ) -> None:
     """Take in the other sensors' reports."""
     places = {_place(reporter): reporter for reporter in REPORTERS}
     stored = instance.run_storage.get_cursor_values(set(places))
     for place, text in stored.items():
-        findings = [Finding(**item) for item in json.loads(text)]
+        try:
+            findings = [Finding(**item) for item in json.loads(text)]
+        except (TypeError, ValueError):  # of another release: its sensor writes anew
+            say(f"the report of {places[place]} cannot be read")
+            continue
         prefix = f"{places[place]}: "
         bad = [_of(prefix, finding) for finding in findings]
         wrong = {finding.subject for finding in bad}
