@@ -22,16 +22,16 @@ from mirror_assets.partitions import day_of
 def definitions(manifest: Manifest) -> dg.Definitions:
     """One step per database whose tables dbt tests, and a job that runs it alone."""
     databases = {key.path[0] for key in map(manifest.source_key, manifest.source_tests.values())}
-    checks = [tests_of(manifest, database) for database in sorted(databases)]
+    checks = {database: tests_of(manifest, database) for database in sorted(databases)}
     jobs = [
         dg.define_asset_job(
-            found.node_def.name,
+            f"dbt_tests_of_{database}",
             selection=dg.AssetSelection.checks(found),
             description="dbt's tests of mirrored tables, of their newest day.",
         )
-        for found in checks
+        for database, found in checks.items()
     ]
-    return dg.Definitions(asset_checks=checks, jobs=jobs)
+    return dg.Definitions(asset_checks=list(checks.values()), jobs=jobs)
 
 
 def tests_of(manifest: Manifest, database: str) -> dg.AssetChecksDefinition:
@@ -43,7 +43,8 @@ def tests_of(manifest: Manifest, database: str) -> dg.AssetChecksDefinition:
     }
 
     @dg.multi_asset_check(
-        name=f"dbt_tests_of_{database}",
+        # not as its job: names are unique among jobs and steps
+        name=f"dbt_tests_of_{database}_check",
         specs=[manifest.check_spec(test, when_the_table_lands()) for test in tests.values()],
         can_subset=True,
         pool=POOL,

@@ -70,23 +70,24 @@ def accepting(
         yield both
 
 
-@pytest.fixture
-def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of production, here: stated places, none of them used."""
-    catalogs = tmp_path / "catalogs"
-    catalogs.mkdir()
+    folder = tmp_path_factory.mktemp("production")
+    (folder / "catalogs").mkdir()
     stated = {
         "MIRROR_ENVIRONMENT": "production",
-        "MIRROR_WAREHOUSE": f"ducklake:sqlite:{tmp_path}/lake.sqlite",
-        "MIRROR_LAKE": str(tmp_path / "lake"),
-        "MIRROR_LANDING": str(tmp_path / "landing"),
-        "MIRROR_DOCUMENTS": str(tmp_path / "documents"),
-        "MIRROR_CATALOG_PATH": str(catalogs),
+        "MIRROR_WAREHOUSE": f"ducklake:sqlite:{folder}/lake.sqlite",
+        "MIRROR_LAKE": str(folder / "lake"),
+        "MIRROR_LANDING": str(folder / "landing"),
+        "MIRROR_DOCUMENTS": str(folder / "documents"),
+        "MIRROR_CATALOG_PATH": str(folder / "catalogs"),
         "ELATION_DATABASE_URL": "mysql://nobody@nowhere/elation",
         "COMMONS_DATABASE_URL": "postgresql://nobody@nowhere/commons",
     }
-    for name in [name for name in os.environ if name.startswith("MIRROR_")]:
-        monkeypatch.delenv(name)
-    for name, value in stated.items():
-        monkeypatch.setenv(name, value)
-    return stated
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MIRROR_")]:
+            patch.delenv(name)
+        for name, value in stated.items():
+            patch.setenv(name, value)
+        yield stated

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from mirror_assets import definitions
+from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.settings import Settings
 from tests.deploy import launched
 from tests.fakes.kubernetes import Cluster, faults, policy_faults
@@ -19,7 +20,7 @@ from tests.fakes.kubernetes import Cluster, faults, policy_faults
 Both = tuple[Cluster, dg.DagsterInstance]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def graph(production: dict[str, str]) -> dg.RepositoryDefinition:
     return definitions.build(Settings.from_env(production)).get_repository_def()
 
@@ -70,21 +71,15 @@ def test_every_job_and_every_step_is_a_good_kubernetes_job(
 
 
 def test_a_catalog_says_what_its_pods_are_given(
-    production: dict[str, str], accepting: Both
+    production: dict[str, str], accepting: Both, tmp_path: Path
 ) -> None:
     cluster, instance = accepting
-    folder = Path(production["MIRROR_CATALOG_PATH"])
-    catalog = {
-        "database": "clinic",
-        "kind": "mysql",
-        "tables": ["a", "b"],
-        "pods": {"cpu": 2, "memory": "8Gi"},
-    }
-    (folder / "clinic.catalog.yaml").write_text(json.dumps(catalog))
-    settings = Settings.from_env(production | {"CLINIC_DATABASE_URL": "mysql://nobody@nowhere/c"})
-    job = definitions.build(settings).resolve_job_def("clinic_mirror")
-    launched.launch(instance, launched.create_run(instance, job))
     wanted = {"cpu": "2", "memory": "8Gi"}
+    catalog = {"database": "clinic", "kind": "mysql", "tables": ["a", "b"], "pods": wanted}
+    (tmp_path / "clinic.catalog.yaml").write_text(json.dumps(catalog))
+    settings = Settings.from_env(production | {"MIRROR_CATALOG_PATH": str(tmp_path)})
+    job = build_definitions(settings).resolve_job_def("clinic_mirror")
+    launched.launch(instance, launched.create_run(instance, job))
     assert _resources(cluster.jobs[-1]) == {"requests": wanted, "limits": wanted}
 
 
@@ -98,8 +93,7 @@ def test_only_a_database_that_its_vendor_rebuilds_has_a_pod_per_chunk(
 
 
 def test_here_every_job_runs_in_one_process_and_knows_nothing_of_pods() -> None:
-    repository = definitions.build(Settings.from_env({})).get_repository_def()
-    for job in _jobs(repository):
+    for job in _jobs(build_definitions(Settings.from_env({})).get_repository_def()):
         assert job.executor_def.name == "in_process"
         assert "dagster-k8s/config" not in job.tags
         assert not any("dagster-k8s/config" in node.tags for node in job.nodes)
@@ -108,11 +102,17 @@ def test_here_every_job_runs_in_one_process_and_knows_nothing_of_pods() -> None:
 # -- the judges themselves
 
 
-@pytest.fixture
-def good(accepting: Both, graph: dg.RepositoryDefinition) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def launched_job(accepting: Both, graph: dg.RepositoryDefinition) -> dict[str, Any]:
     cluster, instance = accepting
     launched.launch(instance, launched.create_run(instance, graph.get_job("upkeep")))
-    return copy.deepcopy(cluster.jobs[-1])
+    return cluster.jobs[-1]
+
+
+@pytest.fixture
+def good(launched_job: dict[str, Any]) -> dict[str, Any]:
+    """A Job that nobody finds fault with, to be spoiled."""
+    return copy.deepcopy(launched_job)
 
 
 Change = Callable[[dict[str, Any]], object]

@@ -53,6 +53,13 @@ class World:
             assert time.monotonic() < deadline, (self.status(run_id), self.told(run_id))
             time.sleep(0.2)
 
+    def await_pods(self, run_id: str, number: int, seconds: float = 90) -> None:
+        """Wait until a run and its steps have so many pods."""
+        deadline = time.monotonic() + seconds
+        while len(self.cluster.names) < number:
+            assert time.monotonic() < deadline, self.told(run_id)
+            time.sleep(0.2)
+
     def told(self, run_id: str) -> list[str]:
         return [str(event.message) for event in self.instance.all_logs(run_id)][-20:]
 
@@ -175,6 +182,25 @@ def test_a_run_whose_pod_is_killed_is_found_and_failed(world: World) -> None:
 
 
 @pytest.mark.slow
+def test_the_killed_pod_of_a_step_fails_its_run_and_the_other_chunk_stays(world: World) -> None:
+    with world.held_up():
+        run_id, job = world.launch()
+        world.await_pods(run_id, 3)
+        step = world.cluster.labelled("dagster/op", "clinic_chunk_000")
+        other = world.cluster.labelled("dagster/op", "clinic_chunk_001")
+        assert world.cluster.wait(other) == "Succeeded"
+        world.cluster.kill(step)
+        world.cluster.wait(job, 120)
+    assert world.status(run_id) == Status.FAILURE
+    assert world.bench.rows("c", "id") == [(2,)]
+    assert world.bench.rows("MIRROR_COMPLETENESS", "complete, missing_tables") == [(False, "a, b")]
+    run_id, job = world.launch()
+    world.cluster.wait(job, 120)
+    assert world.status(run_id) == Status.SUCCESS, world.told(run_id)
+    assert world.bench.rows("MIRROR_COMPLETENESS", "complete") == [(True,)]
+
+
+@pytest.mark.slow
 def test_a_run_that_is_terminated_is_canceled(world: World) -> None:
     world.bench.catalog(["a", "b", "c"], chunk_size=2, pods={"per": "run"})
     with world.held_up():
@@ -190,10 +216,7 @@ def test_a_run_that_is_terminated_is_canceled(world: World) -> None:
 def test_a_terminated_run_ends_the_pods_of_its_steps(world: World) -> None:
     with world.held_up():
         run_id, _job = world.launch()
-        deadline = time.monotonic() + 90
-        while len(world.cluster.names) < 3:
-            assert time.monotonic() < deadline, world.told(run_id)
-            time.sleep(0.2)
+        world.await_pods(run_id, 3)
         assert world.instance.run_launcher.terminate(run_id)
     for name in world.cluster.names:
         world.cluster.wait(name)

@@ -216,6 +216,15 @@ class Cluster:
         """The Jobs that were accepted, in order."""
         return list(self._pods)
 
+    def labelled(self, key: str, value: str) -> str:
+        """The one Job with a label."""
+        (found,) = [
+            name
+            for name, pod in self._pods.items()
+            if pod.job["metadata"]["labels"].get(key) == value
+        ]
+        return found
+
     def pod(self, job: str) -> str:
         return self._pods[job].name
 
