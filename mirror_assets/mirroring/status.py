@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.control import errors_of, last_attempts
+from mirror_assets.mirroring.control import COMPLETENESS, errors_of, last_attempts
 from mirror_assets.mirroring.coverage import coverage
 from mirror_assets.mirroring.warehouses.base import Rows, Warehouse
 
@@ -84,7 +84,4 @@ def _of_last_attempts(spec: DatabaseSpec, day: date) -> str:
 
 
 def _exists(warehouse: Warehouse, spec: DatabaseSpec) -> bool:
-    found = warehouse.query(
-        f"SELECT count(*) FROM information_schema.schemata WHERE schema_name = '{spec.dataset}'"
-    )
-    return bool(found.rows[0][0])
+    return COMPLETENESS.name in warehouse.schemas(spec.dataset)

@@ -22,6 +22,7 @@ import re
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import pyarrow.parquet as pq
 import sqlglot
 from sqlglot import exp
@@ -39,6 +39,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mirror_assets.mirroring.storage import lake
 from tests.fakes.google import Discovery, serve
 
 DAY = "_PARTITIONDATE"
@@ -179,6 +180,9 @@ class BigQuery:
             answer = self._answer(verb, path, dict(query), json.loads(body or b"null"), fault)
         except Refused as error:
             return _error(error)
+        except Exception as error:  # a fault of the double's own, which nobody shall try again
+            self.wrong.append(f"{verb} {path}: {traceback.format_exc()}")
+            return _error(Refused(400, "invalid", repr(error)))
         if verb != "GET" and not path.endswith("/queries"):
             self._changes += 1
         if fault and fault.lost:
@@ -485,7 +489,7 @@ class BigQuery:
         """The files of Cloud Storage's emulator; a path of this machine stands for itself."""
         found: list[Path] = []
         for uri in uris:
-            fs, path = fsspec.core.url_to_fs(uri)
+            fs, path = lake(uri).fs, uri
             paths = sorted(fs.glob(path)) if "*" in path else [path]
             group = []
             for each in paths:

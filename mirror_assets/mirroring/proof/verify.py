@@ -26,12 +26,14 @@ from mirror_assets.mirroring.proof.compare import Account, Named, compare
 from mirror_assets.mirroring.proof.engines import ENGINES, can_ask
 from mirror_assets.mirroring.proof.export import ExportSide
 from mirror_assets.mirroring.proof.sides import Side, SqlSide
+from mirror_assets.mirroring.proof.streamed import Streamed
 from mirror_assets.mirroring.schema import TableSchema
 from mirror_assets.mirroring.sources.base import Snapshot, Source
 from mirror_assets.mirroring.typed import digest_statement
 from mirror_assets.mirroring.warehouses.base import Warehouse
 
 Against = Literal["auto", "source", "export", "digests"]
+Ask = Callable[[str], list[tuple[Any, ...]]]
 AGAINST: tuple[Against, ...] = get_args(Against)
 
 
@@ -229,9 +231,8 @@ class Verifier:
         key: Sequence[str],
         cells: Sequence[Cell],
     ) -> None:
-        mine = SqlSide(
-            ENGINES[self._warehouse.dialect], self._relation(table), cells, key, self._ask
-        )
+        relation, ask = self._held_rows(table, held)
+        mine = SqlSide(ENGINES["duckdb"], relation, cells, key, ask)
         dates = {cell.name for cell in cells if cell.first is not None}
         nulled = {name: n for name, n in published.nulled.items() if name not in dates}
         account = Account(proof.rejected, self._reject_keys(table, published), nulled)
@@ -282,7 +283,8 @@ class Verifier:
             )
         proof.against = "digests"
         self._cells(declared, table, held)
-        (row,) = self._ask(digest_statement(declared, self._relation(table)))
+        relation, ask = self._held_rows(table, held)
+        (row,) = ask(digest_statement(declared, relation))
         rows, *values = (int(value) for value in row)
         proof.reference_rows = published.row["loaded_rows"] + proof.rejected
         proof.held_rows = rows
@@ -296,6 +298,14 @@ class Verifier:
             proof.faults.append(f"columns changed since they were published: {', '.join(changed)}")
 
     # -- the warehouse
+
+    def _held_rows(self, table: TableSpec, held: TableSchema) -> tuple[str, Ask]:
+        """A relation of the partition's rows, and who answers statements of DuckDB's over it."""
+        relation = self._relation(table)
+        if self._warehouse.dialect == "duckdb":
+            return relation, self._ask
+        streamed = Streamed(self._warehouse, relation, held)
+        return streamed.relation, streamed.ask
 
     def _ask(self, statement: str) -> list[tuple[Any, ...]]:
         return self._warehouse.query(statement).rows

@@ -126,9 +126,13 @@ class Service:
         found = self.dataset(dataset)
         if found is None or str(found.max_time_travel_hours or 168) == str(hours):
             return False
-        found.max_time_travel_hours = hours
+        from google.cloud import bigquery
+
+        # the client's own setter sends a number, where the API has a text
+        stated = found.to_api_repr() | {"maxTimeTravelHours": str(hours)}
+        changed = bigquery.Dataset.from_api_repr(stated)
         with faults.own(f"dataset {dataset}"):
-            self.client.update_dataset(found, ["max_time_travel_hours"], **self._options)
+            self.client.update_dataset(changed, ["max_time_travel_hours"], **self._options)
         return True
 
     def is_mine(self, dataset: str) -> bool:

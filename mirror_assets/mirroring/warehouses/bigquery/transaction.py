@@ -283,8 +283,8 @@ class BigQueryTransaction:
         file = f"{self._lake.root}/.control/{dataset}/{self.plan.token}/{number}.parquet"
         with self._lake.guard(f"{dataset}.{table}"), self._lake.create(file) as target:
             pq.write_table(pa.Table.from_pylist(full, schema), target)
-        self.plan.staged.append(Loaded(dataset, own, loose, [file], len(rows)))
-        return self._service.qualified(dataset, own)
+        self.plan.staged.append(Loaded(self.plan.dataset, own, loose, [file], len(rows)))
+        return self._service.qualified(self.plan.dataset, own)
 
     def delete_before(self, dataset: str, table: str, column: str, day: date) -> None:
         known = self._known(dataset, table)
