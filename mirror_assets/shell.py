@@ -86,10 +86,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _ended_by_signals() -> Iterator[None]:
     """A closed terminal and SIGTERM leave in order, so that everything is removed."""
 
+    ends = (signal.SIGTERM, signal.SIGHUP)
+
     def leave(number: int, _frame: FrameType | None) -> None:
+        for end in ends:  # a second one must not stop the tidying
+            signal.signal(end, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, leave) for number in ends}
     try:
         yield
     finally:

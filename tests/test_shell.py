@@ -83,6 +83,7 @@ class Shell:
     @property
     def variables(self) -> dict[str, str]:
         return self.bench.variables | {
+            "PSQL_PAGER": "cat",
             "CLINIC_SSH_HOST": self.sshd.place,
             "CLINIC_SSH_IDENTITY": str(self.sshd.identity),
             "CLINIC_SSH_KNOWN_HOSTS": str(self.sshd.known_hosts),
@@ -173,19 +174,20 @@ def test_its_files_are_private_and_no_command_line_has_the_login(shell: Shell) -
         assert "setpriv" in commands or "ssh" in commands
         assert shell.password not in commands
         assert shell.sshd.sessions()
-        terminal.write("\x04")
+        terminal.write("\\q\n")
         assert terminal.wait() == 0
     shell.assert_gone()
 
 
 def test_ctrl_c_is_the_client_s_and_nothing_is_left(shell: Shell) -> None:
     with shell.begun() as terminal:
-        terminal.write("\x03")
-        if shell.bench.kind == "postgresql":  # stays at its prompt, and its tunnel with it
-            terminal.write("SELECT 7 * 22222 FROM t;\n")
-            terminal.read_until("155554")
-            terminal.write("\x04")
-        terminal.wait()
+        terminal.write("SELECT 'half")
+        terminal.write("\x03")  # the statement is dropped; the prompt and the tunnel stay
+        time.sleep(0.2)
+        terminal.write("SELECT 7 * 22222 FROM t;\n")
+        terminal.read_until("155554")
+        terminal.write("\\q\n")
+        assert terminal.wait() == 0
     shell.assert_gone()
 
 

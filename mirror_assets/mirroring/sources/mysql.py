@@ -118,9 +118,17 @@ class MySQLSource:
                 f" lock_wait_timeout = {_LOCK_SECONDS}, max_error_count = 65535"
                 " /*!80000 , information_schema_stats_expiry = 0 */"
             )
+            if self._tls == "REQUIRED":
+                self._refuse_plain(connection)
             yield connection
         finally:
             connection.close()
+
+    def _refuse_plain(self, connection: _Connection) -> None:
+        """Where it need not verify, the C library goes on without TLS if none is offered."""
+        ((_name, cipher),) = connection.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+        if not cipher:
+            raise common.untrusted("no cipher", f"database {self._spec.name}")
 
     def _connect(self) -> Any:
         options: dict[str, Any] = {
