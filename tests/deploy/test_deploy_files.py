@@ -91,6 +91,9 @@ def test_production_is_configured_as_dagster_yaml_says() -> None:
     telemetry = ours.pop("telemetry")
     assert values["telemetry"] == telemetry
     assert values["additionalInstanceConfig"] == ours
+    by_the_chart = {"scheduler", "run_launcher", "compute_logs", "python_logs", "telemetry"}
+    by_the_chart |= {"run_storage", "event_log_storage", "schedule_storage"}
+    assert not by_the_chart & set(ours), "a key that stands twice"
     # what the chart would write beside it is off
     daemon = values["dagsterDaemon"]
     assert not any(daemon[part]["enabled"] for part in ("runMonitoring", "runRetries"))
@@ -156,6 +159,11 @@ def test_a_pod_that_no_catalog_speaks_of_has_what_catalogs_give_by_default() -> 
     assert amount(limits["cpu"]) >= amount(Pods().cpu)
 
 
+def test_a_pod_has_room_for_what_the_settings_let_it_use() -> None:
+    memory = VARIABLES["MIRROR_MEMORY"][0].removesuffix("MB")
+    assert amount(Pods().memory) >= (2 * int(memory) + 512) * 1e6
+
+
 def test_nothing_of_ours_runs_as_root() -> None:
     values = chart.values()
     server = chart.code_server(values)
@@ -205,8 +213,10 @@ def test_the_init_container_makes_private_copies_of_the_secrets(tmp_path: Path) 
         (source / name).symlink_to(f"..data/{name}")
     (script,) = container["args"]
     script = script.replace("/mnt/secrets", str(source)).replace("/run/mirror", str(target))
-    for _again in range(2):
-        subprocess.run([*container["command"], script], check=True)
+    (tmp_path / "none").mkdir()  # the Secret is optional
+    none = script.replace(str(source), str(tmp_path / "none"))
+    for command in (none, script, script):
+        subprocess.run([*container["command"], command], check=True)
     copies = {path.name: path for path in target.iterdir()}
     assert set(copies) == {"id_ed25519", "commons.url"}
     for name, path in copies.items():
@@ -283,11 +293,12 @@ def test_the_image_installs_by_hash_and_pins_its_base() -> None:
     (base,) = [rest for word, rest in instructions if word == "ARG"]
     assert re.fullmatch(r"BASE=[\w./-]+:3\.11\.\d+-slim-bookworm", base)
     assert {rest.split()[0] for word, rest in instructions if word == "FROM"} == {"${BASE}"}
-    installs = [rest for _, rest in instructions if "pip install" in rest]
-    assert installs
-    for rest in installs:
-        assert "--require-hashes" in rest or "--no-build-isolation -e ." in rest
-        assert "--no-deps" in rest
+    runs = [part for _, rest in instructions for part in rest.split("&&")]
+    installs = [part for part in runs if "pip install" in part]
+    assert len(installs) == 3
+    for part in installs:
+        assert "--no-deps" in part
+        assert "--require-hashes" in part or "--no-build-isolation -e ." in part
 
 
 def test_the_image_leaves_out_what_only_development_needs() -> None:
