@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mirror_assets import configuration
+from mirror_assets import backups, configuration, reading
 from mirror_assets import demo as sample_demo
 from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
@@ -23,7 +23,6 @@ from mirror_assets.mirroring.catalog import Tls
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, verifier
 from mirror_assets.mirroring.scratch import remove_scratch
-from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.settings import Settings
@@ -118,7 +117,7 @@ def verify(database: str, text: str | None, names: tuple[str, ...], against: Aga
     different = []
     with verifier(
         spec,
-        lambda: open_source(spec, address(settings, spec.name)),
+        lambda: reading.source(settings, spec),
         settings.landing(),
         warehouse,
         partition=day,
@@ -248,6 +247,8 @@ def doctor() -> None:
         warehouse=warehouse,
         lake=settings.lake,
         address_of=lambda spec: address(settings, spec.name).at_once,
+        source_of=lambda spec: reading.source(settings, spec, at_once=True),
+        provider_of=lambda spec: backups.provider(settings, spec),
     )
     shown = Table("", "looked at", "found", "next", box=None, pad_edge=False)
     verdicts = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mirror_assets import alert_settings, connections
+from mirror_assets import alert_settings, backups, connections, reading
 from mirror_assets import settings as places
 from mirror_assets.commons import cache_settings
 from mirror_assets.elation import firewall
@@ -20,6 +20,8 @@ Variables = Mapping[str, tuple[str, str]]
 PARTS: tuple[tuple[str, Variables], ...] = (
     ("the mirrors, and what they and their readers share", places.VARIABLES),
     ("databases behind an SSH host", connections.VARIABLES),
+    ("databases that are read from a restored backup", backups.VARIABLES),
+    ("tables that a database's application exports as files", reading.VARIABLES),
     ("Commons' encounter cache", cache_settings.VARIABLES),
     ("the App Engine firewall", firewall.VARIABLES),
     ("alerts", alert_settings.VARIABLES),
@@ -49,17 +51,30 @@ def _reachable(settings: Settings) -> None:
     """Raise the fault of a catalog; or those of all ways to a database that are wrong, or, in
     production, that nothing says.
     """
-    names = [spec.name for spec in settings.databases()]
-    faults = [*connections.faults(settings, names)]
+    databases = settings.databases()
+    faults = [*connections.faults(settings, [spec.name for spec in databases])]
     if settings.environment == "production":
-        unnamed = [name for name in names if not connections.is_named(settings, name)]
-        faults += [places.unnamed(name) for name in unnamed]
+        faults += [
+            places.unnamed(spec.name)
+            for spec in databases
+            if not connections.is_named(settings, spec.name) and not backups.is_elsewhere(spec)
+        ]
     places.refuse(faults)
+
+
+def _read_as_said(settings: Settings) -> None:
+    """Raise what is wrong about backups and exported tables."""
+    try:
+        databases = settings.databases()
+    except MirrorError:
+        return  # told already
+    reading.check(settings, databases)
 
 
 #: Who reads settings, now or when a run needs them: each raises SettingsError for what is wrong.
 _READERS: tuple[Callable[[Settings], object], ...] = (
     _reachable,
+    _read_as_said,
     cache_settings.CacheSettings.from_env,
     lambda settings: firewall.settings_of(settings.variables),
     alert_settings.AlertSettings.from_env,

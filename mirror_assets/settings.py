@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from mirror_assets.mirroring import catalog, scratch
-from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.errors import LandingFault, MirrorError, SettingsError, reason
+from mirror_assets.mirroring.catalog import BackupRule, DatabaseSpec
+from mirror_assets.mirroring.errors import (
+    CatalogError,
+    LandingFault,
+    MirrorError,
+    SettingsError,
+    reason,
+)
 from mirror_assets.mirroring.landing import PART_BYTES, Landing
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 from mirror_assets.secret import Secrets
@@ -91,6 +97,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "MIRROR_LEDGER_URL_FILE": (
         "",
         "file holding a PostgreSQL URL for the delivery ledger, mode 0400; else the warehouse",
+    ),
+    "<NAME>_BACKUP": (
+        "",
+        "`postgres`, `aptible:<handle>` or `live`: whether database `<name>` is read from a"
+        " restored backup, and whose; unset: as its catalog says",
     ),
     "<NAME>_DATABASE_URL": ("", "SQLAlchemy URL of database `<name>`"),
     "<NAME>_DATABASE_PASSWORD": ("", "its password, where the URL holds none"),
@@ -181,9 +192,24 @@ class Settings:
     def databases(self) -> tuple[DatabaseSpec, ...]:
         """Every catalogued database, or the chosen ones. Raises CatalogError, SettingsError."""
         found = self._chosen(catalog.load_all(self.catalog_folders, self._inventory))
+        found = tuple(self._with_backup(spec) for spec in found)
         if self.settle_minutes is None:
             return found
         return tuple(spec.with_settle_minutes(self.settle_minutes) for spec in found)
+
+    def _with_backup(self, spec: DatabaseSpec) -> DatabaseSpec:
+        """A database whose backup the environment decides about."""
+        variable = f"{spec.name.upper()}_BACKUP"
+        stated = self.variables.get(variable)
+        if not stated:
+            return spec
+        try:
+            return spec.with_backup(BackupRule.parse(stated, spec.entry.backup))
+        except (ValueError, CatalogError) as error:
+            fault = error.what if isinstance(error, CatalogError) else f"{stated!r} is not allowed"
+            raise SettingsError(
+                fault, where=variable, remedy="use `postgres`, `aptible:<handle>` or `live`"
+            ) from None
 
     def _chosen(self, found: tuple[DatabaseSpec, ...]) -> tuple[DatabaseSpec, ...]:
         unknown = set(self.chosen) - {spec.name for spec in found}

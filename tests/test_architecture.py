@@ -16,7 +16,16 @@ DRIVERS = {"pymysql", "MySQLdb", "psycopg2", "duckdb", "sqlite3"}
 ENGINE = ("mirroring", "delivery")
 WITHOUT_DAGSTER = (*ENGINE, "sample")
 #: Modules at the root that tell everybody where things are, and import the engine only.
-SHARED = ("secret", "settings", "connections", "alert_settings", "partitions", "keys")
+SHARED = (
+    "alert_settings",
+    "backups",
+    "connections",
+    "keys",
+    "partitions",
+    "reading",
+    "secret",
+    "settings",
+)
 TOP = ("configuration", "definitions", "cli", "shell", "demo")
 _PROOF = "mirror_assets.mirroring.proof"
 

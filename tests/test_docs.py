@@ -12,6 +12,7 @@ from benchmarks import scale
 from mirror_assets import configuration
 from mirror_assets.cli import main
 from mirror_assets.mirroring.catalog import (
+    BackupRule,
     BadRecords,
     DatabaseEntry,
     Pods,
@@ -40,7 +41,7 @@ def test_the_readme_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [DatabaseEntry, RefreshRule, Retention, Pods, TableEntry, BadRecords]
+    "model", [DatabaseEntry, BackupRule, RefreshRule, Retention, Pods, TableEntry, BadRecords]
 )
 def test_the_catalog_reference_names_every_field(model: type) -> None:
     text = (ROOT / "docs/catalog.md").read_text()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 
 from mirror_assets.mirroring import names
@@ -79,6 +80,38 @@ class RefreshRule(_Strict):
     share: float = Field(default=0.9, gt=0, le=1)
     window_minutes: int = Field(default=60, ge=1)
     settle_minutes: float = Field(default=10, ge=0)
+
+
+class BackupRule(_Strict):
+    """A live database that is read from a backup, taken and restored for each run.
+
+    ``postgres``: dumped into a private server of ours; ``aptible``: Aptible restores a backup of
+    the database ``handle``. A copy older than ``leftover_hours`` is swept.
+    """
+
+    provider: Literal["postgres", "aptible"]
+    handle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    container_mb: int = Field(default=15_360, ge=512)
+    ready_minutes: float = Field(default=60, gt=0)
+    leftover_hours: float = Field(default=6, gt=0)
+
+    @classmethod
+    def parse(cls, text: str, own: BackupRule | None = None) -> BackupRule | None:
+        """Of ``postgres``, ``aptible:<handle>`` or ``live`` (None); the rest as in ``own``.
+
+        Raises ValueError.
+        """
+        provider, _, handle = text.partition(":")
+        if text == "live":
+            return None
+        rest = own.model_dump(exclude={"provider", "handle"}) if own else {}
+        return cls.model_validate({**rest, "provider": provider, "handle": handle or None})
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.provider == "aptible") != (self.handle is not None):
+            raise ValueError("handle: names the database at Aptible, there and only there")
+        return self
 
 
 class Retention(_Strict):
@@ -156,6 +189,7 @@ class DatabaseEntry(_Strict):
     exclude: tuple[str, ...] = ()
     chunk_size: int = Field(default=15, ge=1)
     refresh: RefreshRule = RefreshRule(cron=("0 5 * * *",))
+    backup: BackupRule | None = None
     tinyint1: Literal["boolean", "integer"] = "integer"
     decimals: Literal["exact", "float"] = "exact"
     binary: Literal["bytes", "hex"] = "bytes"
@@ -278,6 +312,12 @@ class DatabaseSpec(_Strict):
     def is_copied_by_chunk(self) -> bool:
         """Whether several processes may copy a run's chunks: its states are the vendor's."""
         return (self.entry.pods.per or _pods_per(self.entry)) == "chunk"
+
+    def with_backup(self, backup: BackupRule | None) -> DatabaseSpec:
+        """The same database, read from a backup, or live. Raises CatalogError."""
+        entry = self.entry.model_copy(update={"backup": backup})
+        _check_backup(entry, self.file)
+        return DatabaseSpec(entry=entry, file=self.file, tables=self.tables)
 
     def table(self, name: str) -> TableSpec:
         """The spec of a table by its name at the source."""
@@ -404,6 +444,7 @@ def _allowed_fields(loc: tuple[Any, ...]) -> str:
         "refresh": RefreshRule,
         "retention": Retention,
         "pods": Pods,
+        "backup": BackupRule,
     }
     model = sections.get(loc[0], DatabaseEntry) if len(loc) > 1 else DatabaseEntry
     if loc[0] == "tables":  # tables, the shape of `tables`, the table's name, ..
@@ -440,6 +481,7 @@ def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Pa
             " prefix or suffix",
             where=f"catalog {path}",
         )
+    _check_backup(entry, path)
     deprecates = [
         name
         for name, item in entries.items()
@@ -474,6 +516,17 @@ def _check_values(entry: DatabaseEntry, entries: dict[str, TableEntry], path: Pa
                 f"tables.{name}: column {column!r} is excluded and also masked or a primary key",
                 where=f"catalog {path}",
             )
+
+
+def _check_backup(entry: DatabaseEntry, path: Path) -> None:
+    if entry.backup is None:
+        return
+    if entry.kind != "postgresql" or entry.refresh.rule != "schedule":
+        raise CatalogError(
+            "backup: only a live PostgreSQL database (`kind: postgresql`, `rule: schedule`) is read"
+            " from a backup",
+            where=f"catalog {path}",
+        )
 
 
 def _check_columns(table: str, item: TableEntry, path: Path) -> None:

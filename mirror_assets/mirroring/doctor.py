@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from mirror_assets.mirroring import refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.landing import Landing
-from mirror_assets.mirroring.sources import Address, Source, open_source, shown_tls
+from mirror_assets.mirroring.sources import Address, Provider, Source, leftovers, shown_tls
 from mirror_assets.mirroring.status import days
 from mirror_assets.mirroring.warehouses.base import Warehouse
 
@@ -46,6 +47,8 @@ def examine(
     warehouse: Warehouse,
     lake: str,
     address_of: Callable[[DatabaseSpec], Address],
+    source_of: Callable[[DatabaseSpec], Source],
+    provider_of: Callable[[DatabaseSpec], Provider],
 ) -> Iterator[Finding]:
     """Every finding, as it is made."""
     yield _driver()
@@ -54,7 +57,11 @@ def examine(
             yield _space(subject, Path(place))
     yield _warehouse(warehouse)
     for spec in databases:
-        yield from _reached(spec, address_of)
+        if spec.entry.backup is None:
+            yield from _way(spec, address_of)
+        else:
+            yield _leftovers(spec, provider_of)
+        yield from _reached(spec, source_of)
         yield _newest_day(spec, warehouse)
 
 
@@ -86,18 +93,21 @@ def _warehouse(warehouse: Warehouse) -> Finding:
     return Finding("ok", "warehouse", "answers")
 
 
-def _reached(
-    spec: DatabaseSpec, address_of: Callable[[DatabaseSpec], Address]
-) -> Iterator[Finding]:
-    """The way to a source, and what is there."""
-    try:
+def _way(spec: DatabaseSpec, address_of: Callable[[DatabaseSpec], Address]) -> Iterator[Finding]:
+    """The way to a source; what is wrong with it, its source will say."""
+    with suppress(MirrorError):
         address = address_of(spec)
-        source = open_source(spec, address)
-        security = shown_tls(spec, address.url)
+        shown = f"{address.way}; {shown_tls(spec, address.url)}"
+        yield Finding("ok", f"way to {spec.name}", shown)
+
+
+def _reached(spec: DatabaseSpec, source_of: Callable[[DatabaseSpec], Source]) -> Iterator[Finding]:
+    """What is there."""
+    try:
+        source = source_of(spec)
     except MirrorError as error:
         yield Finding.of("fail", f"source {spec.name}", error)
         return
-    yield Finding("ok", f"way to {spec.name}", f"{address.way}; {security}")
     yield _source(spec, source)
     yield from _login(spec, source)
 
@@ -126,10 +136,29 @@ def _source(spec: DatabaseSpec, source: Source) -> Finding:
             "add them to the catalog, or to its `exclude`",
         )
     if spec.entry.refresh.rule == "schedule":
-        return Finding("ok", subject, f"{len(states)} tables, live")
+        read = "live" if spec.entry.backup is None else "read from a restored backup"
+        return Finding("ok", subject, f"{len(states)} tables, {read}")
     if state.instant is None:
         return Finding("warn", subject, state.reason)
     return Finding("ok", subject, f"{len(states)} tables, refreshed {state.instant:%F %T} UTC")
+
+
+def _leftovers(spec: DatabaseSpec, provider_of: Callable[[DatabaseSpec], Provider]) -> Finding:
+    """Restored copies whose run is gone."""
+    subject = f"copies of {spec.name}"
+    try:
+        found = leftovers(spec, provider_of(spec), datetime.now(UTC))
+    except MirrorError as error:
+        return Finding.of("fail", subject, error)
+    if not found:
+        return Finding("ok", subject, "none is left behind")
+    named = ", ".join(f"{copy.handle} (since {copy.since:%F %R} UTC)" for copy in found)
+    return Finding(
+        "warn",
+        subject,
+        f"left behind: {named}",
+        "the sensor backup_leftovers removes them; if it does not, its newest tick says why",
+    )
 
 
 def _login(spec: DatabaseSpec, source: Source) -> Iterator[Finding]:

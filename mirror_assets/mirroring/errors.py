@@ -106,6 +106,18 @@ class SourceLocked(TransientError):  # noqa: N818
     kind = "source_locked"
 
 
+class BackupFailed(TransientError):  # noqa: N818
+    """A backup could not be made, restored or reached."""
+
+    kind = "backup"
+
+
+class RunStopped(PermanentError):  # noqa: N818
+    """Somebody ended the run while it waited."""
+
+    kind = "stopped"
+
+
 class RefreshLanded(TransientError):  # noqa: N818
     """The vendor rebuilt the table while it was being read."""
 

@@ -33,7 +33,7 @@ from mirror_assets.mirroring.errors import (
 from mirror_assets.mirroring.landing import ExportWriter, Isolation, Landing, Manifest, Part
 from mirror_assets.mirroring.publication import publish
 from mirror_assets.mirroring.scan import CsvPart
-from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState
+from mirror_assets.mirroring.sources.base import Snapshot, Source, TableState, held
 from mirror_assets.mirroring.staged import Staged, TableReport
 from mirror_assets.mirroring.typed import MAX_LISTED, LoadedPart, TypedLoader
 from mirror_assets.mirroring.warehouses.base import Warehouse
@@ -170,12 +170,13 @@ class MirrorRun:
         remaining = list(self._tables)
         first: Instant | None = None
         try:
-            while remaining and not self._stopped.is_set():
-                with ExitStack() as stack:
-                    snapshot, instant = self._open(stack)
-                    first = first or instant
-                    self._refuse_newer(first, instant)
-                    self._copy_until_cut(remaining, snapshot, instant)
+            with held(self._source, self._stopped):
+                while remaining and not self._stopped.is_set():
+                    with ExitStack() as stack:
+                        snapshot, instant = self._open(stack)
+                        first = first or instant
+                        self._refuse_newer(first, instant)
+                        self._copy_until_cut(remaining, snapshot, instant)
         except Exception as error:
             self._fail_all(remaining, at_edge(error))
         self._fail_all(remaining, PermanentError("the run was stopped"))
@@ -356,10 +357,12 @@ class MirrorRun:
         """A second snapshot of a live database, or a table without versions, is another instant;
         of one that stands still between refreshes, it is the same refresh.
         """
-        is_live = self._spec.entry.refresh.rule == "schedule"
-        if (self._reconnected and is_live) or (state is not None and not state.versioned):
+        entry = self._spec.entry
+        is_again = self._reconnected and entry.backup is None  # a restored copy stays as it is
+        is_live = entry.refresh.rule == "schedule"
+        if (is_again and is_live) or (state is not None and not state.versioned):
             return "per table"
-        is_shared = self._reconnected or self._agree is not None
+        is_shared = is_again or self._agree is not None
         return "one refresh" if is_shared else snapshot.isolation
 
     # -- typing, in the typist's thread

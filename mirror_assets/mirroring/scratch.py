@@ -17,6 +17,8 @@ from typing import IO
 
 from mirror_assets.mirroring.storage import private_file, private_folder
 
+#: Restored copies of databases, which have a sweeper of their own: servers may run there.
+COPIES = "copies"
 _LOCK = ".lock"
 _held: dict[Path, IO[bytes]] = {}
 
@@ -58,6 +60,8 @@ def sweep_scratch(root: Path, *, older_than_hours: float = 24) -> int:
             swept += 1
     oldest = time.time() - older_than_hours * 3600
     for folder in root.glob("*"):
+        if folder.name == COPIES:
+            continue
         with suppress(OSError):
             if not _lock_of(folder).exists() and folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder)

@@ -1,11 +1,14 @@
 """Catalogs -> the whole Dagster graph."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.orchestration import health, pods, sensors, tables, upkeep, verification
 from mirror_assets.orchestration.alerts.sensors import alert_sensor
+from mirror_assets.orchestration.leftovers import leftover_sensor
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.partitions import DAILY
 from mirror_assets.settings import Environment, Settings
@@ -21,9 +24,14 @@ def build_definitions(settings: Settings, mirror: MirrorResource | None = None) 
         executor=dg.in_process_executor,
         jobs=[upkeep.upkeep_job()],
         schedules=[upkeep.upkeep_schedule()],
-        sensors=[alert_sensor()],
+        sensors=[alert_sensor(), *_leftover_sensors(databases)],
     )
     return dg.Definitions.merge(*parts, common)
+
+
+def _leftover_sensors(databases: Sequence[DatabaseSpec]) -> list[dg.SensorDefinition]:
+    """One, where a database is read from a backup."""
+    return [leftover_sensor()] if any(spec.entry.backup for spec in databases) else []
 
 
 def database_definitions(spec: DatabaseSpec, environment: Environment = "local") -> dg.Definitions:

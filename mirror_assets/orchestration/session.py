@@ -13,13 +13,12 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from mirror_assets.connections import address
+from mirror_assets import reading
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.inputs import Inputs, Tables, inputs
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.proof.verify import Against, Verifier, verifier
 from mirror_assets.mirroring.scratch import remove_scratch
-from mirror_assets.mirroring.sources import open_source
 from mirror_assets.mirroring.sources.base import Source
 from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import Warehouse
@@ -74,7 +73,7 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def source(self, spec: DatabaseSpec) -> Source:
         """Raises SettingsError when nothing says where the database is."""
-        return open_source(spec, address(self._settings, spec.name))
+        return reading.source(self._settings, spec)
 
     def verifier(
         self, spec: DatabaseSpec, day: date, against: Against

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.sources.address import Address
-from mirror_assets.mirroring.sources.base import Source
+from mirror_assets.mirroring.sources.base import Copy, Provider, Source
 from mirror_assets.mirroring.sources.common import parsed
+from mirror_assets.mirroring.sources.exported import Files, Job, JoinedSource
 from mirror_assets.mirroring.sources.tls import secured, shown_tls
 from mirror_assets.mirroring.sources.tunnel import Tunnel, TunneledSource
 
-__all__ = ["Address", "Source", "Tunnel", "open_source", "parsed", "secured", "shown_tls"]
+__all__ = [
+    "Address",
+    "Copy",
+    "Files",
+    "Job",
+    "Provider",
+    "Source",
+    "Tunnel",
+    "join",
+    "leftovers",
+    "open_backup",
+    "open_source",
+    "parsed",
+    "secured",
+    "shown_tls",
+    "sweep",
+]
 
 
 def open_source(spec: DatabaseSpec, address: str | Address) -> Source:
@@ -32,3 +52,29 @@ def _adapter(spec: DatabaseSpec, url: str) -> Source:
     from mirror_assets.mirroring.sources.mysql import MySQLSource
 
     return MySQLSource(spec, url)
+
+
+def open_backup(spec: DatabaseSpec, provider: Provider) -> Source:
+    """The source of a database that is read from a backup; nothing is made yet."""
+    from mirror_assets.mirroring.sources.backup import BackupSource
+
+    return BackupSource(spec, provider)
+
+
+def join(spec: DatabaseSpec, source: Source, files: Files, job: Job | None) -> Source:
+    """A source with the tables that its application exports as files."""
+    return JoinedSource(spec, source, files, job)
+
+
+def leftovers(spec: DatabaseSpec, provider: Provider, now: datetime) -> list[Copy]:
+    """Copies that killed runs left behind."""
+    from mirror_assets.mirroring.sources import backup
+
+    return backup.leftovers(spec, provider, now)
+
+
+def sweep(spec: DatabaseSpec, provider: Provider, now: datetime) -> dict[str, MirrorError | None]:
+    """Remove them: by handle, None or why one is still there."""
+    from mirror_assets.mirroring.sources import backup
+
+    return backup.sweep(spec, provider, now)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from threading import Event
+from typing import Any, Protocol, runtime_checkable
 
 from mirror_assets.mirroring.catalog import TableSpec
 from mirror_assets.mirroring.landing import ExportWriter, Isolation
@@ -81,3 +83,51 @@ class Source(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Open a consistent snapshot; closed in all cases."""
+
+
+@runtime_checkable
+class Held(Protocol):
+    """A source whose snapshots share something costly."""
+
+    def held(self, stopped: Event) -> AbstractContextManager[None]:
+        """For as long as this lasts, every snapshot shows one state; ``stopped`` ends waiting."""
+
+
+def held(source: Source, stopped: Event) -> AbstractContextManager[None]:
+    """What all snapshots of a run share; nothing, where the source is a server itself."""
+    return source.held(stopped) if isinstance(source, Held) else nullcontext()
+
+
+#: Waits so many seconds. Raises RunStopped when somebody ends the run meanwhile.
+Pause = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A restored copy, whose or that of a run that was killed. ``since`` is UTC.
+
+    ``in_use``: its run is known to be alive.
+    """
+
+    handle: str
+    since: datetime
+    in_use: bool = False
+
+
+class Provider(Protocol):
+    """Who makes backups of one database and restores them under a handle."""
+
+    def live(self) -> AbstractContextManager[str]:
+        """A URL of the database itself, for its catalogue."""
+
+    def restore(self, handle: str, pause: Pause) -> datetime:
+        """Back up and restore; returns the instant (UTC) at which the backup was taken."""
+
+    def connect(self, handle: str, pause: Pause) -> AbstractContextManager[str]:
+        """A URL of the copy. Raises SourceUnavailable while that may still come up by itself."""
+
+    def remove(self, handle: str) -> None:
+        """Remove a copy, or what there is of it; nothing to do when it is gone."""
+
+    def copies(self) -> Sequence[Copy]:
+        """Every copy of this database that is there."""

@@ -153,7 +153,7 @@ class PostgresSource:
 
     def __init__(self, spec: DatabaseSpec, url: str) -> None:
         self._spec = spec
-        self._options = _options(url, spec.name)
+        self._options = libpq_options(url, spec.name)
         self._schema = spec.entry.source_schema or "public"
         self._instants: dict[str, datetime] = {}
 
@@ -475,7 +475,7 @@ def _is_quoted(column: Column) -> bool:
     return column.encoding in ("hex", "declared") or column.type.kind == "STRING"
 
 
-def _options(url: str, database: str) -> dict[str, Any]:
+def libpq_options(url: str, database: str) -> dict[str, Any]:
     """What libpq is told: the parts of the URL, its options, and ours."""
     parsed = common.parsed(url, database, _EXAMPLE)
     unknown = sorted(set(parsed.query) - _URL_OPTIONS)

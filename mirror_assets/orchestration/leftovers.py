@@ -1,0 +1,61 @@
+"""Restored copies of databases that killed runs left behind: they cost, and hold health data."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from mirror_assets import backups
+from mirror_assets.mirroring.errors import MirrorError
+from mirror_assets.orchestration.alerts.findings import Finding
+from mirror_assets.orchestration.alerts.findings import leftovers as alerts_of
+from mirror_assets.orchestration.alerts.sensors import LEFTOVERS, report
+from mirror_assets.settings import Settings
+
+_REMEDY = "docs/operations.md, `A copy was left behind`"
+_SECONDS_BETWEEN_LOOKS = 900
+
+
+def leftover_sensor() -> dg.SensorDefinition:
+    """Removes leftover copies and says which; its tick fails when one cannot be removed."""
+
+    @dg.sensor(
+        name=LEFTOVERS,
+        # it launches nothing: what it has done is in its log and its tick
+        minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Removes restored copies of databases whose run is gone, once they are older"
+        " than the catalog's `leftover_hours`.",
+    )
+    def sweep(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        removed, wrong = _sweep(context)
+        if wrong:
+            raise dg.Failure("; ".join(wrong), allow_retries=False)
+        return dg.SkipReason(
+            f"removed {', '.join(removed)}" if removed else "no copy was left behind"
+        )
+
+    return sweep
+
+
+def _sweep(context: dg.SensorEvaluationContext) -> tuple[list[str], list[str]]:
+    """Sweep every database, and tell people of what is still there; what was removed, and what
+    went wrong.
+    """
+    settings = Settings.from_env()
+    removed: list[str] = []
+    wrong: list[str] = []
+    told: list[Finding] = []
+    for spec, hours in backups.restored(settings):
+        try:
+            swept = backups.sweep_leftovers(settings, spec)
+        except MirrorError as error:
+            wrong.append(f"leftover copies of {spec.name} cannot be looked for: {error.sentence}")
+            continue
+        removed += [handle for handle, fault in swept.items() if fault is None]
+        stuck = {handle: fault for handle, fault in swept.items() if fault is not None}
+        wrong += [f"{handle} could not be removed: {e.sentence}" for handle, e in stuck.items()]
+        told += alerts_of(spec.name, stuck, hours=hours, remedy=_REMEDY)
+    for handle in removed:
+        context.log.warning(f"removed the leftover copy {handle}")
+    report(context.instance, LEFTOVERS, told)
+    return removed, wrong

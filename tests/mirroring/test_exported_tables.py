@@ -1,0 +1,235 @@
+"""Tables that an application's job writes as files join the database's own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mirror_assets import reading
+from mirror_assets.commons import assets as commons
+from mirror_assets.mirroring.catalog import DatabaseSpec, load
+from mirror_assets.mirroring.errors import MirrorError
+from mirror_assets.mirroring.sources import Source
+from mirror_assets.settings import Settings
+from tests.conftest import KindBench, utc_now
+
+CANARY = "canary-of-an-answer"
+SCHEMA = """\
+id,uuid,NO
+dueAt,timestamp with time zone,YES
+isUrgent,boolean,NO
+rank,integer,YES
+title,text,NO
+score,numeric,YES
+picture,bytea,YES
+kind,USER-DEFINED,YES
+"""
+FIRST = "00000000-0000-0000-0000-000000000001"
+DATA = f"""\
+{FIRST},2026-11-30 05:00:00.987654+00,t,3,"a, ""b""
+and {CANARY}",1.50,\\x00ff,good
+00000000-0000-0000-0000-000000000002,2026-11-30 05:00:00-05,f,,"",,,
+00000000-0000-0000-0000-000000000003,,t,7,NULL,NaN,"\\x","null"
+"""
+_JOB = f"""
+import json, pathlib, sys
+folder, files, code = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+for name, text in files.items():
+    (folder / name).write_text(text)
+print("written 3 rows")
+print("a row: {CANARY}")
+sys.exit(code)
+"""
+
+
+class Desk:
+    """A bench, and the folder that the application's job writes into."""
+
+    def __init__(self, bench: KindBench, folder: Path) -> None:
+        self.bench = bench
+        self.folder = folder
+        folder.mkdir()
+        self.day = f"{utc_now():%Y%m%d}"
+
+    def files(self, table: str = "builder_question", data: str = DATA) -> dict[str, str]:
+        return {
+            f"prod_export_{table}_schema_{self.day}": SCHEMA,
+            f"prod_export_{table}_data_{self.day}": data,
+            "exported_builder_table_names": f'"{table}"',
+        }
+
+    def settings(self, files: dict[str, str] | None = None, code: int = 0, **more: str) -> Settings:
+        named = {"CLINIC_EXPORT_FILES": str(self.folder), "CLINIC_DATABASE_URL": self.bench.url}
+        if files is not None:
+            script = self.folder.parent / "job.py"
+            script.write_text(_JOB)
+            command = [sys.executable, str(script), str(self.folder), json.dumps(files), str(code)]
+            named["CLINIC_EXPORT_JOB_COMMAND"] = shlex.join(command)
+        return self.bench.settings_with(**named | more)
+
+    def source(self, spec: DatabaseSpec, files: dict[str, str] | None, code: int = 0) -> Source:
+        return reading.source(self.settings(files, code), spec)
+
+
+@pytest.fixture
+def desk(pg_bench: KindBench, tmp_path: Path) -> Iterator[Desk]:
+    pg_bench.run("CREATE TABLE patient (id int PRIMARY KEY)", "INSERT INTO patient VALUES (1), (2)")
+    yield Desk(pg_bench, tmp_path / "exports")
+
+
+def test_e_40_the_mirrored_tables_are_the_databases_own_and_the_jobs(desk: Desk) -> None:
+    excluded = ("knex_migrations", "google_auth", "note_draft", "claim_encounter_cache")
+    for name in ("user", *excluded, "patient_event"):
+        desk.bench.run(f'CREATE TABLE "{name}" (id int PRIMARY KEY)')
+    real = yaml.safe_load((Path(commons.__file__).parent / "catalog.yaml").read_text())
+    source = desk.source(desk.bench.catalog(["patient"]), desk.files())
+    with source.snapshot():
+        pass  # the job has run
+    desk.bench.settings.landing().save_inventory("clinic", list(source.states()))
+    path = desk.bench.catalogs / "clinic.catalog.yaml"
+    entry = {"database": "clinic", "kind": "postgresql", "refresh": {"cron": "0 5 * * *"}}
+    path.write_text(yaml.safe_dump(entry | {"tables": "all", "exclude": real["exclude"]}))
+    spec = load(path, desk.bench.settings.landing().inventory)
+    assert [table.name for table in spec.tables] == ["builder_question", "patient", "user"]
+    reports = desk.bench.mirror_day(spec, source=desk.source(spec, desk.files()))
+    assert {name: report.loaded for name, report in reports.items()} == {
+        "builder_question": 3,
+        "patient": 2,
+        "user": 0,
+    }
+
+
+def test_exported_rows_are_typed_and_counted_like_any_other(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    spec = desk.bench.catalog({"patient": None, "builder_question": {"primary_key": ["id"]}})
+    reports = desk.bench.mirror_day(spec, source=desk.source(spec, desk.files()))
+    assert {name: str(r.error) for name, r in reports.items() if r.error} == {}
+    columns = '"isUrgent", rank, title, score, picture, kind'
+    assert desk.bench.rows("builder_question", columns, where="TRUE") == sorted(
+        [
+            (True, 3, f'a, "b"\nand {CANARY}', "1.50", b"\x00\xff", "good"),
+            (False, None, "", None, None, None),
+            (True, 7, "NULL", "NaN", b"", "null"),
+        ],
+        key=lambda row: (row[0], row[1] or 0),
+    )
+    (due,) = desk.bench.query(
+        'SELECT array_agg(epoch_us("dueAt") ORDER BY id) FROM clinic_mirror.builder_question'
+    )
+    assert due == ([1796014800987654, 1796032800000000, None],)
+    snapshots = desk.bench.query(
+        'SELECT "TABLE_NAME", snapshot, "TABLE_ROWS" FROM clinic_mirror."MIRROR_METADATA"'
+        " ORDER BY 1"
+    )
+    assert snapshots == [("builder_question", "per table", 3), ("patient", "one instant", 2)]
+    assert "written 3 rows" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_what_a_column_cannot_hold_is_a_reject(desk: Desk) -> None:
+    rows = [
+        f"{FIRST},tomorrow,t,1,x,,,",
+        f"{FIRST},,maybe,1,x,,,",
+        f"{FIRST},,t,1.5,x,,,",
+        f"{FIRST},,t,1,,,,",
+        f"{FIRST},,t,1,x,,,,",
+        f"{FIRST},,t,1,x,,,",
+    ]
+    allowed = {"rows": 5, "reason": "known to be bad", "until": "2099-12-31"}
+    tables = {"builder_question": {"primary_key": ["id"], "bad_records_allowed": allowed}}
+    spec = desk.bench.catalog(tables)
+    files = desk.files(data="".join(f"{row}\n" for row in rows))
+    report = desk.bench.mirror_day(spec, source=desk.source(spec, files))["builder_question"]
+    assert (report.loaded, report.rejected, report.error) == (1, 5, None)
+
+
+def test_masked_and_excluded_columns_stay_where_they_are(desk: Desk) -> None:
+    entry = {"exclude_columns": ["title", "picture"], "masked_columns": ["kind"]}
+    spec = desk.bench.catalog({"builder_question": entry})
+    report = desk.bench.mirror_day(spec, source=desk.source(spec, desk.files()))
+    assert report["builder_question"].error is None
+    assert CANARY.encode() not in desk.bench.exported("builder_question")
+    kinds = desk.bench.query("SELECT kind FROM clinic_mirror.builder_question ORDER BY id")
+    assert kinds == [("masked",), (None,), ("masked",)]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ({"code": 3}, "ended with exit code 3"),
+        ({"list": None}, "wrote no new exported_builder_table_names"),
+        ({"schema": "id,uuid\n"}, "line 1 of the schema file"),
+        ({"data": DATA[:-1]}, "ends within a record"),
+        ({"data": f'{FIRST},,t,"open\n'}, "ends within a record"),
+        ({"data": f'{FIRST},,t,1,a"b"c,,,\n'}, "record 1 of the data file is not CSV"),
+        ({"data": None}, "there is no file prod_export_builder_question_data_"),
+    ],
+)
+def test_a_job_that_fails_costs_its_own_tables_only(
+    desk: Desk, spoilt: dict[str, str | int | None], said: str
+) -> None:
+    spec = desk.bench.catalog(["patient", "builder_question"])
+    files = desk.files()
+    for part, text in spoilt.items():
+        name = next((name for name in files if f"_{part}_" in name), "exported_builder_table_names")
+        if part != "code":
+            files[name] = str(text)
+        if text is None:
+            del files[name]
+    code = int(spoilt.get("code") or 0)
+    reports = desk.bench.mirror_day(spec, source=desk.source(spec, files, code))
+    assert reports["patient"].published
+    error = reports["builder_question"].error
+    assert error is not None
+    assert said in error.what
+    assert CANARY not in str(error)
+
+
+def test_files_that_the_job_did_not_write_again_are_refused(desk: Desk) -> None:
+    spec = desk.bench.catalog(["patient", "builder_question"])
+    assert desk.bench.mirror_day(spec, source=desk.source(spec, desk.files()))[
+        "builder_question"
+    ].published
+    listed = {"exported_builder_table_names": '"builder_question"'}
+    again = desk.bench.mirror_day(spec, source=desk.source(spec, listed))
+    assert again["builder_question"].error is not None
+    assert "did not write its files again" in again["builder_question"].error.what
+    assert again["patient"].published
+
+
+def test_without_a_job_the_files_of_the_day_are_taken(desk: Desk) -> None:
+    spec = desk.bench.catalog(["builder_question"])
+    yesterday = f"{utc_now() - timedelta(days=1):%Y%m%d}"
+    for name, text in desk.files().items():
+        (desk.folder / name.replace(desk.day, yesterday)).write_text(text)
+    old = desk.bench.mirror_day(spec, source=desk.source(spec, None))["builder_question"]
+    assert old.error is not None, "a file of another day is not of this one"
+    for name, text in desk.files().items():
+        (desk.folder / name).write_text(text)
+    assert desk.bench.mirror_day(spec, source=desk.source(spec, None))["builder_question"].published
+
+
+def test_a_table_that_is_listed_and_not_catalogued_is_seen(desk: Desk) -> None:
+    spec = desk.bench.catalog(["patient"])
+    source = desk.source(spec, desk.files())
+    with source.snapshot():
+        pass
+    assert set(source.states()) == {"patient", "builder_question"}
+
+
+def test_wrong_settings_are_told_at_the_start(desk: Desk) -> None:
+    desk.bench.catalog(["patient"])
+    wrong = desk.settings(CLINIC_EXPORT_JOB_MINUTES="soon", MIRROR_DATABASES="clinic")
+    with pytest.raises(MirrorError, match="CLINIC_EXPORT_JOB_MINUTES"):
+        reading.check(wrong, wrong.databases())
+    right = desk.settings(MIRROR_DATABASES="clinic")
+    reading.check(right, right.databases())
