@@ -1,8 +1,12 @@
 """Publishes days of tiny tables by the real publication, for `benchmarks.lake`.
 
-build DAYS                         the old lake, unless it is there; continues an interrupted one
+build DAYS                         the old lake, unless it is there
 publish DAY [CHUNK COUNT [START]]  today plus so many days, or some chunks, from an instant on
 latest                             milliseconds of queries of a latest view
+
+Of the old lake, three days are real: the first and the last two. The others are rows of the
+catalog, as maintenance leaves them, and the control rows that their publication would have written:
+what publishing one more day, and reading it, looks through is all there. Their files are not.
 """
 
 import json
@@ -25,9 +29,7 @@ from mirror_assets.mirroring.staged import Staged
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
 from mirror_assets.settings import Settings
 
-#: The newest days keep their snapshots, as in a lake whose upkeep runs daily.
-_RECENT = 7
-_GROUP = 25
+_REAL = 3
 _ROWS = 2
 _SCHEMA = TableSchema(
     (
@@ -43,7 +45,11 @@ _SCHEMA = TableSchema(
 settings = Settings.from_env()
 spec: DatabaseSpec = settings.database("year")
 warehouse = DuckLakeWarehouse(
-    settings.warehouse_url, settings.lake, settings.extensions, memory=settings.memory
+    settings.warehouse_url,
+    settings.lake,
+    settings.extensions,
+    memory=settings.memory,
+    password=settings.warehouse_password(),
 )
 
 
@@ -51,19 +57,14 @@ def build(days: str) -> None:
     done = Path(settings.lake).parent / "built"
     if done.exists():
         return
-    first = _day(0) - timedelta(days=int(days))
+    first, between = _day(0) - timedelta(days=int(days)), int(days) - _REAL
     _publish(first, spec.chunks)
-    bulk = [first + timedelta(days=n) for n in range(1, int(days) - _RECENT)]
-    for start in range(0, len(spec.tables), _GROUP):
-        tables = spec.tables[start : start + _GROUP]
-        counted = warehouse.query(f'SELECT count(*) FROM {spec.dataset}."{tables[0].name}"')
-        if bulk and counted.rows[0][0] == _ROWS:
-            _add_in_bulk(tables, bulk)
-    if bulk and not _recorded(bulk[-1]):
-        warehouse.commit(lambda tx: _record_in_bulk(tx, first, len(bulk)))
-    for number in range(int(days) - _RECENT, int(days)):
-        _publish(first + timedelta(days=number), spec.chunks)
-    warehouse.maintain(time_travel_days=_RECENT)
+    warehouse.commit(lambda tx: _record_in_bulk(tx, first, between))
+    warehouse.maintain(time_travel_days=0)
+    for number in (2, 1):
+        _publish(_day(-number), spec.chunks)
+    for statement in _STAND_INS:
+        warehouse._open_writer().execute(statement.format(first=first, days=between))
     warehouse.close()
     done.touch()
 
@@ -145,32 +146,43 @@ def _sample() -> Path:
 _VALUES = ("i", "'label'", "'body'", "'2026-01-01'", "1.25", "i")
 
 
-def _add_in_bulk(tables: tuple[TableSpec, ...], days: list[date]) -> None:
-    """All days of some tables at once: the same files and catalog rows, fewer snapshots."""
-    for table in tables:
-        for day in days:
-            folder = _folder(table) / f"_PARTITIONDATE={day}" / "bulk"
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / "0.parquet").exists():
-                shutil.copyfile(_sample(), folder / "0.parquet")
-    warehouse.commit(lambda tx: [_add(tx, table) for table in tables])
-
-
-def _add(tx: DuckLakeTransaction, table: TableSpec) -> None:
-    tx._connection.execute(
-        "CALL ducklake_add_data_files('lake', ?, ?, schema => ?, hive_partitioning => true,"
-        " allow_missing => true)",
-        [table.name, f"{_folder(table)}/*/bulk/0.parquet", spec.dataset],
-    )
-
-
-def _folder(table: TableSpec) -> Path:
-    return Path(settings.lake) / spec.dataset / table.name
-
-
-def _recorded(day: date) -> bool:
-    statement = f"SELECT count(*) FROM {spec.dataset}.MIRROR_METADATA WHERE partition = '{day}'"
-    return bool(warehouse.query(statement).rows[0][0])
+#: The first day's files once more for each of the days after it: ids and row ids go on where the
+#: lake is.
+_META = "__ducklake_metadata_lake"
+_STAND_INS = (
+    f"""
+    CREATE TEMP TABLE stand_in AS
+    SELECT f.data_file_id AS model, DATE '{{first}}' + n::INT AS day,
+        t.next_row_id + {_ROWS} * (n - 1) AS row_id,
+        (SELECT max(next_file_id) FROM {_META}.ducklake_snapshot) - 1
+            + row_number() OVER (ORDER BY n, f.data_file_id) AS id
+    FROM {_META}.ducklake_data_file f JOIN {_META}.ducklake_table_stats t USING (table_id),
+        range(1, {{days}} + 1) r(n)
+    WHERE f.path LIKE '%={{first}}/%'
+    """,
+    f"""
+    INSERT INTO {_META}.ducklake_data_file SELECT f.* REPLACE (
+        id AS data_file_id, row_id AS row_id_start,
+        replace(path, '{{first}}', day::VARCHAR) AS path)
+    FROM {_META}.ducklake_data_file f JOIN stand_in ON data_file_id = model
+    """,
+    f"""
+    INSERT INTO {_META}.ducklake_file_partition_value SELECT v.* REPLACE (
+        id AS data_file_id, day::VARCHAR AS partition_value)
+    FROM {_META}.ducklake_file_partition_value v JOIN stand_in ON data_file_id = model
+    """,
+    f"""
+    INSERT INTO {_META}.ducklake_file_column_stats SELECT s.* REPLACE (
+        id AS data_file_id, day::VARCHAR AS min_value, day::VARCHAR AS max_value)
+    FROM {_META}.ducklake_file_column_stats s JOIN stand_in ON data_file_id = model
+    """,
+    f"""
+    UPDATE {_META}.ducklake_table_stats SET record_count = record_count + {_ROWS} * {{days}},
+        next_row_id = next_row_id + {_ROWS} * {{days}}
+    WHERE table_id IN (SELECT table_id FROM {_META}.ducklake_partition_info)
+    """,
+    f"UPDATE {_META}.ducklake_snapshot SET next_file_id = (SELECT max(id) + 1 FROM stand_in)",
+)
 
 
 def _record_in_bulk(tx: DuckLakeTransaction, first: date, days: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from datetime import UTC, date, datetime
 from itertools import chain
+from pathlib import Path
 from typing import IO, Any, get_args
 
 import click
@@ -258,6 +261,25 @@ def doctor() -> None:
         verdicts.add(finding.verdict)
     _console().print(shown)
     sys.exit(1 if "fail" in verdicts else 0)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def dbt(arguments: tuple[str, ...]) -> None:
+    """Run dbt on the models, as `dbt ARGUMENTS`, in the writers' turn.
+
+    Its output may quote rows.
+    """
+    from mirror_assets.orchestration import dbt_sources  # here: imports Dagster
+
+    settings, warehouse = _open()
+    program = str(Path(sys.executable).with_name("dbt"))
+    variables = {**os.environ, **dbt_sources.environment(settings)}
+    with warehouse.exclusive():
+        ended = subprocess.run(  # noqa: S603 - dbt's own arguments, typed by a person
+            [program, *arguments], cwd=dbt_sources.PROJECT, env=variables, check=False
+        )
+    sys.exit(ended.returncode)
 
 
 @main.command()

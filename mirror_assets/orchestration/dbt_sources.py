@@ -18,6 +18,7 @@ from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec, load_all
 from mirror_assets.mirroring.errors import CatalogError
 from mirror_assets.mirroring.names import warehouse_name
+from mirror_assets.mirroring.warehouses.lake_catalog import attached
 from mirror_assets.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -104,9 +105,14 @@ def write(project: Path = PROJECT) -> list[Path]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that dbt's profile ``lake`` reads, with absolute paths: dbt changes folder."""
+    """The variables that dbt's profile ``lake`` reads, with absolute paths: dbt changes folder.
+
+    Never print them: libpq's password may be among them.
+    """
+    password = settings.warehouse_password()
     return {
-        "MIRROR_WAREHOUSE": settings.warehouse_url,
+        **({} if password is None else {"PGPASSWORD": password}),
+        "MIRROR_WAREHOUSE": attached(settings.warehouse_url),
         "MIRROR_LAKE": settings.lake,
         "MIRROR_EXTENSIONS": str(settings.extensions),
         "MIRROR_MEMORY": settings.memory,

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from mirror_assets.mirroring import types
 from mirror_assets.mirroring.control import METADATA
-from mirror_assets.mirroring.names import literal, sql
-from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
+from mirror_assets.mirroring.names import sql
+from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
 from mirror_assets.orchestration import dbt_sources
+from mirror_assets.sample.servers import PostgreSQL
 from mirror_assets.settings import Settings
+from tests.conftest import LakeCatalogs
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
 import dbt_world
@@ -76,10 +76,11 @@ def run_dbt(
 class Lake:
     """A lake of its own in a folder, with every table that models read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **catalog: str) -> None:
         self.folder = folder
         self.variables = {
             "MIRROR_WAREHOUSE": f"ducklake:sqlite:{folder}/lake.sqlite",
+            **catalog,
             "MIRROR_LAKE": f"{folder}/lake",
             "MIRROR_EXTENSIONS": f"{folder}/extensions",
             "MIRROR_SCRATCH": f"{folder}/scratch",
@@ -92,26 +93,15 @@ class Lake:
     def dbt(self, *arguments: str, day: str = DAY) -> DbtRun:
         """dbt inside the writer's turn, which its caller takes."""
         environment = dbt_sources.environment(self.settings)
-        with Path(self.settings.lake, ".writer.lock").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+        with self.warehouse.exclusive():
             return run_dbt(self.folder, *arguments, day=day, environment=environment)
 
     def execute(self, *statements: str) -> None:
-        connection = duckdb.connect(
-            config={
-                "extension_directory": str(self.settings.extensions),
-                "autoinstall_known_extensions": False,
-            }
-        )
-        with connection:
-            for extension in ("ducklake", "sqlite_scanner", "icu"):
-                connection.execute(f"LOAD {extension}")
-            # as the mirror writes: inlined rows lose instants inside structs
-            connection.execute("SET ducklake_default_data_inlining_row_limit = 0")
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"ATTACH {literal(self.settings.warehouse_url)} AS lake; USE lake")
-            for statement in ("BEGIN", *statements, "COMMIT"):
-                connection.execute(statement)
+        def body(tx: DuckLakeTransaction) -> None:
+            for statement in statements:
+                tx._connection.execute(statement)
+
+        self.warehouse.commit(body)
 
     def create_tables(self) -> None:
         statements = []
@@ -194,6 +184,16 @@ def built(lake: Lake) -> tuple[Lake, DbtRun]:
     older = lake.dbt("build", *NO_UNIT_TESTS, day=PRIOR)
     assert older.ok, older.output
     return lake, kept
+
+
+@pytest.fixture
+def postgres_lake(postgres: PostgreSQL, tmp_path: Path) -> Iterator[Lake]:
+    """Filled for a day, its catalog in PostgreSQL; no model has been built."""
+    found = Lake(tmp_path, **LakeCatalogs(postgres).empty(tmp_path, "dbt").variables)
+    found.create_tables()
+    found.fill(DAY, dbt_world.rows())
+    yield found
+    found.warehouse.close()
 
 
 @pytest.fixture(scope="session")

@@ -315,8 +315,9 @@ class DuckLakeWarehouse:
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         # A retry inside DuckLake would let two inserts into one partition both succeed.
         connection.execute("SET ducklake_max_retry_count = 0")
-        # Inlined deletes would keep every small partition ever published alive.
-        connection.execute(f"{_INLINING} = 0")
+        # Inlined deletes would keep every small partition ever published alive. Global: DuckLake
+        # makes a table for the inlined rows of each new one by what its own connections are told.
+        connection.execute(f"{_INLINING.replace('SET', 'SET GLOBAL')} = 0; {_INLINING} = 0")
         options = [f"DATA_PATH {literal(self._lake)}", *self._catalog.options()]
         options += ["READ_ONLY"] * read_only
         for statement in self._catalog.login():
@@ -355,6 +356,8 @@ class DuckLakeTransaction:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
+        self._newest: dict[tuple[str, str], date] | None = None
+        self._filled: set[tuple[str, str]] = set()
         self.adds_files = False
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
@@ -453,9 +456,11 @@ class DuckLakeTransaction:
         self._connection.execute(f"ALTER TABLE {_path(dataset, table)} RENAME TO {sql(new_name)}")
 
     def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[str]) -> None:
-        self._connection.execute(
-            f"DELETE FROM {_path(dataset, table)} WHERE {PARTITION_COLUMN} = DATE '{day}'"
-        )
+        if self._may_hold(dataset, table, day):
+            self._connection.execute(
+                f"DELETE FROM {_path(dataset, table)} WHERE {PARTITION_COLUMN} = DATE '{day}'"
+            )
+        self._filled.add((dataset, table))
         for file in files:
             self.adds_files = True
             self._connection.execute(
@@ -463,6 +468,20 @@ class DuckLakeTransaction:
                 " hive_partitioning => true, allow_missing => true)",
                 [table, file, dataset],
             )
+
+    def _may_hold(self, dataset: str, table: str, day: date) -> bool:
+        """Whether a table may have rows of a day: not if all that it ever had are older.
+
+        DuckLake finds that out for itself, in ten times as long.
+        """
+        if self._newest is None:  # after DuckLake's own snapshot: what comes later is a conflict
+            self._connection.execute(f"FROM ducklake_current_snapshot('{ALIAS}')")
+            self._newest = {
+                (schema, name): date.fromisoformat(newest)
+                for schema, name, newest in self._connection.execute(_NEWEST_DAYS).fetchall()
+            }
+        newest = self._newest.get((dataset, table), date.max)
+        return day <= newest or (dataset, table) in self._filled
 
     def latest_view(self, dataset: str, view: str, table: str, day: date) -> None:
         self.view(
@@ -749,6 +768,18 @@ _UNPARTITIONED = f"""
     WHERE t.end_snapshot IS NULL AND s.end_snapshot IS NULL AND t.table_id NOT IN (
         SELECT table_id FROM __ducklake_metadata_{ALIAS}.ducklake_partition_info
         WHERE end_snapshot IS NULL)
+"""
+
+
+#: The newest day that each table ever held. Renamed and dropped columns keep their numbers.
+_NEWEST_DAYS = f"""
+    SELECT s.schema_name, t.table_name, c.max_value
+    FROM __ducklake_metadata_{ALIAS}.ducklake_table t
+    JOIN __ducklake_metadata_{ALIAS}.ducklake_schema s USING (schema_id)
+    JOIN __ducklake_metadata_{ALIAS}.ducklake_column n USING (table_id)
+    JOIN __ducklake_metadata_{ALIAS}.ducklake_table_column_stats c USING (table_id, column_id)
+    WHERE t.end_snapshot IS NULL AND s.end_snapshot IS NULL AND n.end_snapshot IS NULL
+        AND n.column_name = '{PARTITION_COLUMN}' AND c.max_value IS NOT NULL
 """
 
 

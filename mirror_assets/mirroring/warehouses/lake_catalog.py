@@ -48,6 +48,12 @@ WHERE s.data_file_id IN (SELECT data_file_id FROM ducklake_file_partition_value)
     USING (partition_id) WHERE i.table_id = s.table_id AND c.column_id = s.column_id
   )
 """
+#: One row or more for each file of the lake; DuckLake asks for those of one table.
+_LOOKED_THROUGH = (
+    "ducklake_data_file",
+    "ducklake_file_column_stats",
+    "ducklake_file_partition_value",
+)
 #: DuckLake's own tables, quoted.
 _TABLES = """
 SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables
@@ -105,6 +111,11 @@ def open_catalog(url: str, password: str | None = None) -> Catalog:
     )
 
 
+def attached(url: str) -> str:
+    """What DuckDB is given for MIRROR_WAREHOUSE: of a lake in PostgreSQL, with verified TLS."""
+    return open_catalog(url).url if url.startswith("ducklake:") else url
+
+
 class SqliteCatalog:
     """An SQLite file: several processes of one machine."""
 
@@ -119,7 +130,7 @@ class SqliteCatalog:
         return ()
 
     def options(self) -> Sequence[str]:
-        return ("META_BUSY_TIMEOUT 10000",)
+        return ("BUSY_TIMEOUT 10000",)
 
     def exists(self) -> bool:
         return self._path.exists()
@@ -201,11 +212,15 @@ class PostgresCatalog:
 
         with self._session() as session:
             session.execute(_NEEDLESS_STATISTICS)
-            session.execute("SET lock_timeout = '1s'")
             session.execute(_TABLES)
-            for (table,) in session.fetchall():
+            steps = [f"VACUUM (FULL, ANALYZE) {table}" for (table,) in session.fetchall()]
+            steps += [
+                f"CREATE INDEX IF NOT EXISTS {t}_of ON {t} (table_id)" for t in _LOOKED_THROUGH
+            ]
+            session.execute("SET lock_timeout = '1s'")
+            for step in steps:
                 try:
-                    session.execute(f"VACUUM (FULL, ANALYZE) {table}")
+                    session.execute(step)
                 except LockNotAvailable:
                     continue  # somebody reads: the next time will do
 
