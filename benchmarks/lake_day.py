@@ -15,6 +15,8 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -84,11 +86,16 @@ def latest() -> None:
     print(json.dumps({"first": taken[0], "next": statistics.median(taken[1:])}))
 
 
-def _publish(day: date, chunks: tuple[tuple[TableSpec, ...], ...], start: float = 0) -> float:
-    """Stage and publish chunks of a day; only publishing is counted."""
+def _publish(
+    day: date, chunks: tuple[tuple[TableSpec, ...], ...], start: float = 0
+) -> dict[str, float]:
+    """Stage and publish chunks of a day; only publishing is counted: seconds by the clock, those
+    of them that went by before its turns came, and seconds of CPU.
+    """
+    waited = _count_waiting()
     staged = [[_stage(table, day) for table in chunk] for chunk in chunks]
     time.sleep(max(0, start - time.time()))
-    began = time.monotonic()
+    began, used = time.monotonic(), time.process_time()
     for chunk in staged:
         reports = publish(
             spec,
@@ -103,7 +110,28 @@ def _publish(day: date, chunks: tuple[tuple[TableSpec, ...], ...], start: float 
         faults = [str(report.error) for report in reports if not report.published]
         if faults:
             sys.exit(faults[0])
-    return time.monotonic() - began
+    return {
+        "wall": time.monotonic() - began,
+        "cpu": time.process_time() - used,
+        "waited": sum(waited),
+    }
+
+
+def _count_waiting() -> list[float]:
+    """Seconds that go by, from now on, before each of the writer's turns comes."""
+    waited: list[float] = []
+    catalog = warehouse._catalog
+    real = type(catalog).turn
+
+    @contextmanager
+    def turn(home: Path) -> Iterator[None]:
+        asked = time.monotonic()
+        with real(catalog, home):
+            waited.append(time.monotonic() - asked)
+            yield
+
+    catalog.turn = turn
+    return waited
 
 
 def _stage(table: TableSpec, day: date) -> Staged:
