@@ -116,6 +116,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "MIRROR_LAKE": settings.lake,
         "MIRROR_EXTENSIONS": str(settings.extensions),
         "MIRROR_MEMORY": settings.memory,
+        "MIRROR_SCRATCH": str(settings.scratch),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from mirror_assets.mirroring.errors import SettingsError, WarehouseFault
-from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
+from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Transaction
 from mirror_assets.mirroring.warehouses.lake_catalog import open_catalog
 from mirror_assets.settings import Settings
@@ -96,7 +96,7 @@ def test_a_host_named_by_the_environment_counts(monkeypatch: pytest.MonkeyPatch)
 )
 def test_an_address_that_will_not_do_is_refused_unseen(url: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=told) as caught:
-        open_warehouse(url, lake=tmp_path, extensions=tmp_path, memory="128MB")
+        Settings.from_env({"MIRROR_WAREHOUSE": url, "MIRROR_LAKE": str(tmp_path)}).warehouse()
 
     assert "hush" not in caught.value.sentence
     assert caught.value.where == "MIRROR_WAREHOUSE"
@@ -142,7 +142,8 @@ def test_a_server_without_tls_is_refused_where_it_must_be_verified(
 
 def test_a_server_that_is_not_there_is_told(tmp_path: Path, extensions: Path) -> None:
     url = "ducklake:postgres:host=127.0.0.1 port=9 dbname=lake"
-    lake = open_warehouse(url, lake=tmp_path, extensions=extensions, memory="128MB")
+    variables = {"MIRROR_WAREHOUSE": url, "MIRROR_LAKE": str(tmp_path)}
+    lake = Settings.from_env(variables | {"MIRROR_EXTENSIONS": str(extensions)}).warehouse()
     with pytest.raises(WarehouseFault, match="catalog in PostgreSQL: the connection failed"):
         seen(lake)
 
