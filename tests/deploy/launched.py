@@ -16,6 +16,7 @@ from dagster._core.executor.step_delegating import StepHandlerContext
 from dagster._core.log_manager import DagsterLogManager
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.utils import make_new_run_id
 from dagster._grpc.types import ExecuteStepArgs
 
 from tests.deploy import chart
@@ -37,15 +38,33 @@ def origin(job: str, namespace: str = Cluster.namespace) -> JobPythonOrigin:
     return JobPythonOrigin(job, repository)
 
 
+def _tags(job: dg.JobDefinition, partition: str | None) -> dict[str, str]:
+    return dict(job.run_tags) | ({"dagster/partition": partition} if partition else {})
+
+
 def create_run(
-    instance: dg.DagsterInstance, job: dg.JobDefinition, partition: str | None = None, **tags: str
+    instance: dg.DagsterInstance, job: dg.JobDefinition, partition: str, **tags: str
 ) -> DagsterRun:
     """A run as the daemon creates it, not yet launched."""
-    tags = dict(job.run_tags) | tags
-    if partition is not None:
-        tags["dagster/partition"] = partition
     return instance.create_run_for_job(
-        job_def=job, tags=tags, job_code_origin=origin(job.name), run_config={}
+        job_def=job,
+        tags=_tags(job, partition) | tags,
+        job_code_origin=origin(job.name),
+        run_config={},
+    )
+
+
+def bare_run(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, partition: str | None = None
+) -> DagsterRun:
+    """A run without the events of what it plans to materialize: enough to be launched."""
+    return instance.add_run(
+        DagsterRun(
+            job_name=job.name,
+            run_id=make_new_run_id(),
+            tags=_tags(job, partition),
+            job_code_origin=origin(job.name),
+        )
     )
 
 

@@ -40,13 +40,13 @@ def test_every_job_and_every_step_is_a_good_kubernetes_job(
     cluster, instance = accepting
     of_runs = {}
     for job in _jobs(graph):
-        run = launched.create_run(instance, job)
+        run = launched.bare_run(instance, job)
         launched.launch(instance, run)
         of_runs[job.name] = cluster.jobs[-1]
     assert {"elation_mirror", "commons_mirror", "upkeep", "__ASSET_JOB"} <= set(of_runs)
 
     mirror = graph.get_job("elation_mirror")
-    run = launched.create_run(instance, mirror, "2026-03-01")
+    run = launched.bare_run(instance, mirror, "2026-03-01")
     before = len(cluster.jobs)
     launched.launch_steps(instance, run, mirror)
     of_steps = cluster.jobs[before:]
@@ -79,7 +79,7 @@ def test_a_catalog_says_what_its_pods_are_given(
     (tmp_path / "clinic.catalog.yaml").write_text(json.dumps(catalog))
     settings = Settings.from_env(production | {"MIRROR_CATALOG_PATH": str(tmp_path)})
     job = build_definitions(settings).resolve_job_def("clinic_mirror")
-    launched.launch(instance, launched.create_run(instance, job))
+    launched.launch(instance, launched.bare_run(instance, job))
     assert _resources(cluster.jobs[-1]) == {"requests": wanted, "limits": wanted}
 
 
@@ -105,7 +105,7 @@ def test_here_every_job_runs_in_one_process_and_knows_nothing_of_pods() -> None:
 @pytest.fixture(scope="module")
 def launched_job(accepting: Both, graph: dg.RepositoryDefinition) -> dict[str, Any]:
     cluster, instance = accepting
-    launched.launch(instance, launched.create_run(instance, graph.get_job("upkeep")))
+    launched.launch(instance, launched.bare_run(instance, graph.get_job("upkeep")))
     return cluster.jobs[-1]
 
 
