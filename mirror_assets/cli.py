@@ -21,6 +21,7 @@ from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
+from mirror_assets.mirroring import lifecycle as expiry
 from mirror_assets.mirroring import status as state
 from mirror_assets.mirroring.catalog import Tls
 from mirror_assets.mirroring.errors import MirrorError
@@ -249,6 +250,7 @@ def doctor() -> None:
         landing=settings.landing(),
         warehouse=warehouse,
         lake=settings.lake,
+        documents=settings.documents_url,
         address_of=lambda spec: address(settings, spec.name).at_once,
         source_of=lambda spec: reading.source(settings, spec, at_once=True),
         provider_of=lambda spec: backups.provider(settings, spec),
@@ -294,6 +296,22 @@ def shell(database: str) -> None:
     finally:
         remove_scratch(folder)
     sys.exit(code)
+
+
+@main.command()
+def lifecycle() -> None:
+    """Have Cloud Storage delete exports after the days that the catalogs keep them."""
+    settings = Settings.from_env()
+    files, days = settings.landing().files, expiry.days_of(settings.databases())
+    if files.local:
+        raise click.ClickException("the landing zone is a folder. Next: `mirror upkeep` expires it")
+    if days is None:
+        raise click.ClickException(
+            "a catalog keeps exports for ever. Next: state its `retention.landing_days`"
+        )
+    others = {"the lake": settings.lake, "the documents": settings.documents_url}
+    changed = expiry.set_rule(files, others, days)
+    click.echo(f"{files.root}: {'now' if changed else 'already'} deleted after {days} days")
 
 
 @main.command()

@@ -307,7 +307,9 @@ class Bench:
         source = source or self.source(spec)
         landing = self.landing
         if part_bytes is not None:
-            landing = Landing(self.settings.landing_url, self.root, part_bytes=part_bytes)
+            landing = Landing(
+                self.settings.landing_url, self.settings.scratch, part_bytes=part_bytes
+            )
         scratch = self.settings.new_scratch()
         run = MirrorRun(
             spec,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from mirror_assets.mirroring import refresh
+from mirror_assets.mirroring import lifecycle, refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.landing import Landing
@@ -46,6 +46,7 @@ def examine(
     landing: Landing,
     warehouse: Warehouse,
     lake: str,
+    documents: str,
     address_of: Callable[[DatabaseSpec], Address],
     source_of: Callable[[DatabaseSpec], Source],
     provider_of: Callable[[DatabaseSpec], Provider],
@@ -55,6 +56,8 @@ def examine(
     for subject, place in (("lake", lake), ("landing zone", landing.root)):
         if "://" not in place:
             yield _space(subject, Path(place))
+    if landing.root.startswith("gs://"):
+        yield _expiry(landing, databases, {"the lake": lake, "the documents": documents})
     yield _warehouse(warehouse)
     for spec in databases:
         if spec.entry.backup is None:
@@ -82,6 +85,36 @@ def _space(subject: str, folder: Path) -> Finding:
     shown = f"{free / 2**30:.1f} GB free at {existing}"
     if free < _LOW_SPACE:
         return Finding("warn", subject, shown, "free space, or shorten the retention")
+    return Finding("ok", subject, shown)
+
+
+def _expiry(
+    landing: Landing, databases: Sequence[DatabaseSpec], others: Mapping[str, str]
+) -> Finding:
+    subject = "landing zone's lifecycle"
+    wanted = lifecycle.days_of(databases)
+    try:
+        rules = lifecycle.look(landing.files, others)
+    except MirrorError as error:
+        return Finding.of("fail", subject, error)
+    if rules.also:
+        return Finding(
+            "fail",
+            subject,
+            f"a rule of its bucket also deletes files of {' and '.join(rules.also)}",
+            "limit that rule to a prefix, or move one of the two; then `mirror lifecycle`",
+        )
+    if wanted is None:
+        return Finding("ok", subject, "a catalog keeps exports for ever: no rule is needed")
+    if rules.days is None:
+        return Finding("warn", subject, "no rule deletes exports", "mirror lifecycle")
+    shown = f"exports are deleted after {rules.days} days"
+    if rules.days < wanted:
+        return Finding(
+            "fail", subject, f"{shown}; a catalog keeps them for {wanted}", "mirror lifecycle"
+        )
+    if rules.kept_after:
+        shown += f", and kept for {rules.kept_after} more by the bucket's soft delete"
     return Finding("ok", subject, shown)
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from mirror_assets.mirroring import names
 from mirror_assets.mirroring.errors import ExportCorrupt, MirrorError
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.scratch import new_scratch, remove_scratch
 from mirror_assets.mirroring.storage import Storage, Upload
 
 STAMP = "%Y%m%d%H%M%S"
@@ -108,8 +109,8 @@ class Manifest:
 class Landing:
     """The landing zone in a local folder or at a URL such as ``gs://bucket/prefix``.
 
-    Exports are streamed into it. ``scratch`` is a private local folder: a part of a remote zone is
-    copied there while it is read, one at a time.
+    Exports are streamed into it. A part of a remote zone is copied into a private folder below
+    ``scratch`` while it is read.
     """
 
     def __init__(self, url: str, scratch: Path, *, part_bytes: int = PART_BYTES) -> None:
@@ -192,21 +193,32 @@ class Landing:
         A local part that this process has just written, ``fresh``, is not read for that.
         """
         path = f"{self.folder(manifest.database, manifest.stamp)}/{part.file}"
-        local = Path(path) if self.local else self.scratch / part.file
-        try:
+        with self._local(path, manifest.table) as local:
             with self.files.guard(manifest.table):
-                if not self.local:
-                    self.files.fetch(path, local)
-                if not (self.local and fresh) and _sha256(local) != part.sha256:
-                    raise ExportCorrupt(
-                        f"export file {part.file} does not match its manifest",
-                        where=f"{manifest.database}/{manifest.table}",
-                        remedy="delete the folder's manifest and run the partition again",
-                    )
+                is_right = (self.local and fresh) or _sha256(local) == part.sha256
+            if not is_right:
+                raise ExportCorrupt(
+                    f"export file {part.file} does not match its manifest",
+                    where=f"{manifest.database}/{manifest.table}",
+                    remedy="delete the folder's manifest and run the partition again",
+                )
+            yield local
+
+    @contextmanager
+    def _local(self, path: str, table: str) -> Iterator[Path]:
+        """A file of the zone, or its copy for the while."""
+        if self.local:
+            yield Path(path)
+            return
+        with self.files.guard(table):
+            folder = new_scratch(self.scratch)
+        try:
+            local = folder / Path(path).name
+            with self.files.guard(table):
+                self.files.fetch(path, local)
             yield local
         finally:
-            if not self.local:
-                local.unlink(missing_ok=True)
+            remove_scratch(folder)
 
     # -- expiry
 
