@@ -257,10 +257,11 @@ class Landing:
                 manifest = Manifest.from_json(
                     json.loads(self.files.read(f"{folder}/{base}{_MANIFEST}"))
                 )
-                sizes = [self.files.size(f"{folder}/{part.file}") for part in manifest.parts]
+                held = self.files.sizes(folder, base) if manifest.parts else {}
             except (FileNotFoundError, ValueError, KeyError, TypeError):
                 return None
-        return manifest if sizes == [part.bytes for part in manifest.parts] else None
+        is_whole = all(held.get(part.file) == part.bytes for part in manifest.parts)
+        return manifest if is_whole else None
 
 
 class ExportWriter:

@@ -90,10 +90,10 @@ def set_rule(landing: Storage, others: Mapping[str, str], days: int) -> bool:
 def _bucket(place: Storage) -> Any:
     # here, because it would slow down loading the code location
     from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage  # type: ignore[import-untyped]
+    from google.cloud.storage import Client  # type: ignore[import-untyped]
 
     emulated = {"project": "emulated", "credentials": AnonymousCredentials()}  # type: ignore[no-untyped-call]
-    client = storage.Client(**emulated if os.environ.get("STORAGE_EMULATOR_HOST") else {})
+    client = Client(**emulated if os.environ.get("STORAGE_EMULATOR_HOST") else {})
     return client.get_bucket(_name(place.root))
 
 

@@ -187,7 +187,7 @@ class _OfflineError(Exception):
     [
         ("ls", lambda landing: landing.find("clinic", "patient", DAY)),
         ("cat_file", lambda landing: landing.find("clinic", "patient", DAY)),
-        ("size", lambda landing: landing.find("clinic", "patient", DAY)),
+        ("find", lambda landing: landing.find("clinic", "patient", DAY)),
         ("ls", lambda landing: landing.days("clinic")),
         ("rm", lambda landing: landing.expire("clinic", date(2100, 1, 1))),
         ("cat_file", lambda landing: landing.inventory("clinic")),
