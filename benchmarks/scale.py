@@ -189,8 +189,8 @@ Not measured: a cluster's time to start a pod, Cloud Storage and BigQuery themse
    beyond some thousands of tables split the code location by database, and let the event log live
    in PostgreSQL.
 6. **The DuckLake's catalog.** With 365 days of 300 tables one more day costs what
-   [performance.md](performance.md) says; beyond that the warehouse is BigQuery
-   (`MIRROR_WAREHOUSE`).
+   [performance.md](performance.md) says; an SQLite catalog is read whole for it, so a larger lake
+   has its catalog in PostgreSQL, and beyond that the warehouse is BigQuery (`MIRROR_WAREHOUSE`).
 7. **BigQuery's quotas.** 1,500 loads per table and day, 100,000 per project and day, 10,000
    partitions per table (27 years of days): none is near.
 """
