@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -109,6 +108,7 @@ def test_the_partition_holds_the_backup_that_our_operation_made(desk: Desk) -> N
     assert handle.startswith(f"clinic-mirror-job-{utc_now():%Y%m%d}")
     kinds = [kind for _, kind in desk.asked]
     assert kinds == ["backup", "restore", "tunnel", "deprovision"]
+    assert list((desk.bench.root / "keys").rglob("*")) == [], "no key is left on the disk"
     assert desk.state.handles == ["another", LIVE, "other"]
 
 
@@ -148,6 +148,7 @@ def test_e_41_without_credentials_in_twenty_looks_it_fails_and_the_copy_is_remov
     assert desk.asked[-1] == ("databases", "deprovision")
 
 
+@pytest.mark.slow
 def test_a_portal_with_another_host_key_is_refused(desk: Desk) -> None:
     desk.state.faults.wrong_host_key = True
     error = desk.error()
@@ -168,6 +169,7 @@ def test_busy_answers_and_an_expired_token_pass(desk: Desk) -> None:
     assert desk.state.handles == ["another", LIVE, "other"]
 
 
+@pytest.mark.slow
 def test_lost_answers_neither_mislead_nor_leave_a_copy(desk: Desk) -> None:
     """Each was heard: two backups are made, two restores of one handle, two removals."""
     desk.state.faults.lost = {
@@ -248,8 +250,3 @@ def test_a_password_is_never_sent_in_the_clear() -> None:
     with pytest.raises(SettingsError, match="not https"):
         Login(USER, PASSWORD, auth="http://auth.example.org")
     assert PASSWORD not in repr(Login(USER, PASSWORD))
-
-
-def test_no_key_is_left_on_the_disk(desk: Desk) -> None:
-    desk.mirror()
-    assert list(Path(desk.bench.root / "keys").rglob("*")) == []

@@ -180,7 +180,7 @@ def failing(stage: str) -> Callable[[str], str]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["pg_dump", "pg_restore"])
+@pytest.mark.parametrize("stage", ["pg_dump", pytest.param("pg_restore", marks=pytest.mark.slow)])
 def test_each_stage_is_believed_by_its_own_exit_code(
     desk: tuple[KindBench, DatabaseSpec],
     stage: str,
@@ -200,6 +200,7 @@ def test_each_stage_is_believed_by_its_own_exit_code(
     assert copies(bench) == []
 
 
+@pytest.mark.slow
 def test_a_table_that_lost_rows_on_the_way_is_noticed(
     desk: tuple[KindBench, DatabaseSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
