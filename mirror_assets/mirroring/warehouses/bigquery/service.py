@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, Literal
 
-from mirror_assets.mirroring.errors import MirrorError, WarehouseFault, WarehouseRefused
+from mirror_assets.mirroring.errors import MirrorError, WarehouseRefused
 from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.mirroring.warehouses.bigquery import faults
 from mirror_assets.mirroring.warehouses.bigquery.fields import Field
@@ -135,6 +135,10 @@ class Service:
             self.client.update_dataset(changed, ["max_time_travel_hours"], **self._options)
         return True
 
+    def forget(self, dataset: str) -> None:
+        """Somebody has removed a dataset."""
+        self._ensured.discard(dataset)
+
     def is_mine(self, dataset: str) -> bool:
         """Whether we made a dataset."""
         found = self.dataset(dataset)
@@ -240,44 +244,53 @@ class Service:
         """Run jobs side by side; the finished ones, in order. ``meanwhile`` is called while they
         are waited for. All are waited for before the first one's error is raised.
         """
-        running = [(job, self._start(job, 0)) for job in jobs]
+        running = [(job, *self._start(job, 0)) for job in jobs]
         ended: list[Any] = []
         failed: list[MirrorError] = []
-        for job, handle in running:
+        for job, handle, attempt in running:
             try:
-                ended.append(self._finish(job, handle, meanwhile))
+                ended.append(self._finish(job, handle, attempt, meanwhile))
             except MirrorError as error:
                 failed.append(error)
         if failed:
             raise min(failed, key=lambda error: error.transient)
         return ended
 
-    def _start(self, job: Job, attempt: int) -> Any:
+    def _start(self, job: Job, attempt: int) -> tuple[Any, int]:
+        """Begin a job, or find it where it was accepted earlier; attempts that failed for a passing
+        reason do not count.
+        """
         from google.api_core.exceptions import Conflict
+
+        with faults.own(job.about):
+            while True:
+                try:
+                    return self._insert(job, attempt), attempt
+                except Conflict:
+                    handle = self._job(job.id(attempt))
+                if not _has_passed(handle, job):
+                    return handle, attempt
+                attempt += 1
+
+    def _insert(self, job: Job, attempt: int) -> Any:
         from google.cloud import bigquery
 
         configuration = {job.kind: job.configuration, "labels": job.labels}
         known = {"job_id": job.id(attempt), **self._options}
-        with faults.own(job.about):
-            try:
-                if job.kind == "query":
-                    options = bigquery.QueryJobConfig.from_api_repr(configuration)
-                    text = job.configuration["query"]
-                    return self.client.query(text, options, job_retry=None, **known)
-                load = bigquery.LoadJobConfig.from_api_repr(configuration)
-                target = bigquery.TableReference.from_api_repr(
-                    job.configuration["destinationTable"]
-                )
-                uris = job.configuration["sourceUris"]
-                return self.client.load_table_from_uri(uris, target, job_config=load, **known)
-            except Conflict:  # it was accepted earlier
-                return self._job(job.id(attempt))
+        if job.kind == "query":
+            options = bigquery.QueryJobConfig.from_api_repr(configuration)
+            text = job.configuration["query"]
+            return self.client.query(text, options, job_retry=None, **known)
+        load = bigquery.LoadJobConfig.from_api_repr(configuration)
+        target = bigquery.TableReference.from_api_repr(job.configuration["destinationTable"])
+        uris = job.configuration["sourceUris"]
+        return self.client.load_table_from_uri(uris, target, job_config=load, **known)
 
     def _job(self, job_id: str) -> Any:
         return self.client.get_job(job_id, location=self.location, **self._options)
 
-    def _finish(self, job: Job, handle: Any, meanwhile: Callable[[], None]) -> Any:
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _finish(self, job: Job, handle: Any, attempt: int, meanwhile: Callable[[], None]) -> Any:
+        for left in reversed(range(_ATTEMPTS)):
             pause = 0.05
             while handle.state != "DONE":
                 meanwhile()
@@ -286,12 +299,11 @@ class Service:
                 with faults.own(job.about):
                     handle = self._job(handle.job_id)
             if not handle.error_result:
-                return handle
-            fault = faults.of_job(handle.error_result, job.about)
-            if not isinstance(fault, WarehouseFault) or attempt == _ATTEMPTS:
-                raise fault
-            handle = self._start(job, attempt)
-        raise AssertionError("unreachable")
+                break
+            if not left or not _has_passed(handle, job):
+                raise faults.of_job(handle.error_result, job.about)
+            handle, attempt = self._start(job, attempt + 1)
+        return handle
 
     # -- reading
 
@@ -343,6 +355,13 @@ class Service:
 
     def qualified(self, dataset: str, table: str) -> str:
         return path(self.project, dataset, table)
+
+
+def _has_passed(handle: Any, job: Job) -> bool:
+    """Whether a job has failed for a reason that another attempt may not meet."""
+    if handle.state != "DONE" or not handle.error_result:
+        return False
+    return faults.of_job(handle.error_result, job.about).transient
 
 
 def query(text: str, *, about: str, key: str, labels: Mapping[str, str]) -> Job:

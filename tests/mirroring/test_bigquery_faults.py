@@ -1,0 +1,433 @@
+"""What goes wrong on the way to BigQuery: refused, unavailable, lost, killed; and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mirror_assets.mirroring import types
+from mirror_assets.mirroring.errors import (
+    MirrorError,
+    SettingsError,
+    WarehouseFault,
+    WarehouseRefused,
+)
+from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, compare
+from mirror_assets.mirroring.warehouses.base import Transaction
+from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse
+from tests.fakes.bigquery import BigQuery, Fault, Refused, bigquery
+
+DAY = date(2026, 11, 22)
+LOG = TableSchema((Column("run", "", types.STRING, True), Column("rows", "", types.INT64)))
+JOBS, QUERIES = "/jobs$", "/queries$"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[BigQuery]:
+    with bigquery() as double:
+        yield double
+
+
+@pytest.fixture
+def service(running: BigQuery) -> Iterator[BigQuery]:
+    running.clear()
+    yield running
+    assert running.wrong == []
+
+
+@pytest.fixture
+def lake(service: BigQuery, tmp_path: Path) -> Iterator[BigQueryWarehouse]:
+    found = opened(service, tmp_path)
+    yield found
+    found.close()
+
+
+def opened(service: BigQuery, root: Path, **options: Any) -> BigQueryWarehouse:
+    url = f"bigquery:{service.project}?location=US&endpoint={service.url}"
+    known = {"patience": 10.0} | options
+    return BigQueryWarehouse(url, str(root / "lake"), **known)
+
+
+def schema(**kinds: str) -> TableSchema:
+    return TableSchema(
+        tuple(
+            Column(name, "", LogicalType.parse(kind.rstrip("!")), kind.endswith("!"))
+            for name, kind in kinds.items()
+        )
+    )
+
+
+def stage(lake: BigQueryWarehouse, table: str, day: date, **columns: Any) -> str:
+    file = f"{lake.staging('clinic', table, day)}/0.parquet"
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def publish(lake: BigQueryWarehouse, *values: int, day: date = DAY, table: str = "visit") -> None:
+    files = [stage(lake, table, day, v=list(values))]
+
+    def body(tx: Transaction) -> None:
+        if tx.schema("clinic", table) is None:
+            tx.create_table("clinic", table, schema(v="INT64"), partitioned=True)
+        tx.replace_partition("clinic", table, day, files)
+        tx.latest_view("clinic", f"{table}_latest", table, day)
+
+    lake.commit(body)
+
+
+def values(lake: BigQueryWarehouse, view: str = "visit_latest") -> list[Any]:
+    return [row[0] for row in lake.query(f"SELECT v FROM clinic.{view} ORDER BY v").rows]
+
+
+# -- faults that pass
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", JOBS, 429, "rateLimitExceeded", times=2),
+        Fault("POST", JOBS, 403, "rateLimitExceeded"),
+        Fault("POST", JOBS, 503),
+        Fault("POST", JOBS, 500, "internalError"),
+        Fault("POST", JOBS, 503, lost=True),
+        Fault("POST", JOBS, 503, lost=True, body="CREATE OR REPLACE VIEW"),
+        Fault("POST", JOBS, 400, "backendError", in_job=True),
+        Fault("POST", JOBS, 400, "jobInternalError", in_job=True, times=3),
+        Fault("POST", "/tables$", 503, lost=True),
+        Fault("POST", "/tables$", 503, lost=True, body='"tableId": "visit"'),
+        Fault("POST", "/datasets$", 503, lost=True),
+        Fault("DELETE", "/tables/", 503, lost=True),
+    ],
+    ids=lambda fault: f"{fault.verb}{fault.path}-{fault.status}-{fault.reason}-{fault.lost}",
+)
+def test_what_passes_is_tried_again_and_loads_once(
+    lake: BigQueryWarehouse, service: BigQuery, fault: Fault
+) -> None:
+    service.faults.append(Fault(**vars(fault)))
+
+    publish(lake, 1, 2)
+
+    assert service.faults == []
+    assert values(lake) == [1, 2]
+    assert service.loads == [f"clinic.visit${DAY:%Y%m%d}"]
+    assert not list(Path(lake._lake.root).rglob("*.json"))
+
+
+def test_a_lost_answer_to_a_query_is_asked_again(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    publish(lake, 1)
+    service.faults.append(Fault("POST", QUERIES, 503, lost=True))
+
+    assert values(lake) == [1]
+
+
+# -- faults that do not
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "told"),
+    [
+        (Fault("POST", JOBS, 403, "accessDenied"), WarehouseRefused, "roles/bigquery.dataEditor"),
+        (Fault("POST", JOBS, 404, "notFound"), WarehouseRefused, "mirror doctor"),
+        (Fault("POST", JOBS, 403, "quotaExceeded"), WarehouseFault, "renewed within a day"),
+        (Fault("POST", JOBS, 401, "authError"), WarehouseRefused, "have not expired"),
+        (Fault("POST", JOBS, 403, "billingNotEnabled"), WarehouseRefused, "enable billing"),
+        (Fault("POST", JOBS, 400, "invalid", in_job=True), WarehouseRefused, "discover"),
+        (Fault("POST", JOBS, 400, "quotaExceeded", in_job=True, times=9), WarehouseFault, "day"),
+        (Fault("POST", JOBS, 503, times=999), WarehouseFault, "run the partition again"),
+    ],
+    ids=lambda value: f"{value.status}-{value.reason}" if isinstance(value, Fault) else None,
+)
+def test_what_stays_is_told_with_the_next_step_and_no_value(
+    service: BigQuery, tmp_path: Path, fault: Fault, kind: type[MirrorError], told: str
+) -> None:
+    lake = opened(service, tmp_path, patience=0.5)
+    publish(lake, 1)
+    service.faults.append(Fault(**vars(fault)))
+
+    with pytest.raises(MirrorError) as caught:
+        publish(lake, 2)
+
+    assert type(caught.value) is kind
+    assert told in caught.value.remedy
+    assert "canary" not in caught.value.sentence
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    service.faults.clear()
+    publish(lake, 3)
+    assert values(lake) == [3]
+
+
+def test_no_credentials_are_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "no-such-key.json"))
+    lake = BigQueryWarehouse("bigquery:a-project", "gs://bucket/lake")
+
+    with pytest.raises(WarehouseRefused, match="no valid Google credentials"):
+        lake.query("SELECT 1")
+
+
+def test_an_unreachable_service_is_told_as_such(tmp_path: Path) -> None:
+    url = "bigquery:a-project?endpoint=http://127.0.0.1:9"
+    lake = BigQueryWarehouse(url, str(tmp_path), patience=0.3)
+
+    with pytest.raises(WarehouseFault, match="could not be reached"):
+        lake.query("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("url", "lake", "told"),
+    [
+        ("bigquery:", "gs://b/l", "no address"),
+        ("bigquery:a-project?region=EU", "gs://b/l", "no address"),
+        ("bigquery:a-project", "/tmp/lake", "folder of this machine"),
+    ],
+)
+def test_an_address_that_cannot_work_is_refused(url: str, lake: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        BigQueryWarehouse(url, lake)
+
+
+# -- what the service refuses, as the double does
+
+
+def test_a_value_out_of_range_fails_its_whole_load(lake: BigQueryWarehouse) -> None:
+    wall = pa.array([10**18, 0], pa.timestamp("us"))  # 1e12 seconds: the year 33658
+    file = stage(lake, "t", DAY, at=wall)
+
+    def body(tx: Transaction) -> None:
+        tx.create_table("clinic", "t", schema(at="DATETIME"), partitioned=True)
+        tx.replace_partition("clinic", "t", DAY, [file])
+
+    with pytest.raises(WarehouseRefused, match="invalid at file"):
+        lake.commit(body)
+    assert lake.query("SELECT count(*) FROM clinic.t").rows == [(0,)]
+
+
+def test_the_double_refuses_a_required_column_without_a_stated_schema(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    file = stage(lake, "t", DAY, id=[1])
+    lake.commit(lambda tx: tx.create_table("clinic", "t", schema(id="INT64!"), partitioned=True))
+    target = {"projectId": service.project, "datasetId": "clinic", "tableId": "t"}
+    load = {"destinationTable": target, "sourceUris": [file], "sourceFormat": "PARQUET"}
+    stated = load | {"schema": {"fields": [{"name": "id", "type": "INT64", "mode": "REQUIRED"}]}}
+
+    with pytest.raises(Refused, match="changed mode from REQUIRED to NULLABLE"):
+        service._load(load)
+    assert service._load(stated)["outputRows"] == "1"
+
+
+def test_the_double_refuses_different_files_behind_one_wildcard(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    folder = lake.staging("clinic", "t", DAY)
+    for number, columns in enumerate(({"v": [1]}, {"v": ["text"]})):
+        pq.write_table(pa.table(columns), f"{folder}/{number}.parquet")
+    lake.commit(lambda tx: tx.create_table("clinic", "t", schema(v="INT64"), partitioned=True))
+    target = {"projectId": service.project, "datasetId": "clinic", "tableId": "t"}
+    load = {"destinationTable": target, "sourceFormat": "PARQUET"}
+    fields = {"schema": {"fields": [{"name": "v", "type": "INT64"}]}}
+
+    with pytest.raises(Refused, match="Schemas differ"):
+        service._load(load | fields | {"sourceUris": [f"{folder}/*.parquet"]})
+    (one := Path(folder) / "1.parquet").unlink()
+    assert not one.exists()
+    assert service._load(load | fields | {"sourceUris": [f"{folder}/*.parquet"]})
+
+
+def test_rows_that_were_not_loaded_are_missed(
+    lake: BigQueryWarehouse, service: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = service._load
+    monkeypatch.setattr(service, "_load", lambda load: real(load) | {"outputRows": "1"})
+
+    with pytest.raises(MirrorError, match="2 rows were staged and BigQuery loaded 1"):
+        publish(lake, 1, 2)
+
+
+# -- kills
+
+
+def everything(lake: BigQueryWarehouse) -> dict[str, Any]:
+    """All that readers can see."""
+    tables = lake.commit(lambda tx: tx.tables("clinic"))
+    return {
+        "tables": tables,
+        "visit": lake.query(
+            "SELECT *, _PARTITIONDATE FROM clinic.visit ORDER BY v, _PARTITIONDATE"
+        ).rows,
+        "aside": lake.query("SELECT * FROM clinic.stay_depr_1 ORDER BY v").rows,
+        "stay": lake.query("SELECT * FROM clinic.stay_latest").rows,
+        "latest": lake.query("SELECT * FROM clinic.visit_latest ORDER BY v").rows,
+        "log": lake.query("SELECT * FROM clinic.log ORDER BY run, rows").rows,
+    }
+
+
+def before(lake: BigQueryWarehouse) -> None:
+    publish(lake, 1, day=DAY - timedelta(days=1))
+    publish(lake, 5, table="stay", day=DAY - timedelta(days=1))
+
+    def body(tx: Transaction) -> None:
+        tx.create_table("clinic", "log", LOG, partitioned=False)
+        tx.replace_rows("clinic", "log", [{"run": "old", "rows": 1}])
+
+    lake.commit(body)
+
+
+def change(lake: BigQueryWarehouse) -> None:
+    """A publication with everything in it; its judgement depends on what is there."""
+    new = schema(V="DECIMAL(20,0)", more="STRING")
+    visits = stage(lake, "visit", DAY, V=pa.array([2, 3], pa.decimal128(20, 0)), more=["a", "b"])
+    stays = stage(lake, "stay", DAY, w=["x"])
+
+    def body(tx: Transaction) -> None:
+        known, stay = tx.schema("clinic", "visit"), tx.schema("clinic", "stay")
+        assert known is not None
+        drift = compare(known, new)
+        tx.evolve("clinic", "visit", new, drift)
+        if stay is not None and stay.names == ("v",):
+            tx.rename("clinic", "stay", "stay_depr_1")
+            tx.create_table("clinic", "stay", schema(w="STRING"), partitioned=True)
+        told = len(drift.changes)
+        done = tx.select("clinic", "log", ["run"], run="new")
+        for table, file in (("visit", visits), ("stay", stays)):
+            tx.replace_partition("clinic", table, DAY, [file])
+            tx.latest_view("clinic", f"{table}_latest", table, DAY)
+        if not done:
+            tx.replace_rows("clinic", "log", [{"run": "new", "rows": told}], run="new")
+
+    lake.commit(body)
+
+
+def let_time_pass(service: BigQuery) -> None:
+    """Until a killed writer's turn has ended."""
+    turn = service.tables.get(("clinic", "mirror_temporary_turn"))
+    if turn is not None:
+        turn.resource["expirationTime"] = "0"
+
+
+def test_a_kill_at_any_point_and_a_rerun_end_in_the_same_state(
+    service: BigQuery, tmp_path: Path
+) -> None:
+    undisturbed = opened(service, tmp_path / "first")
+    before(undisturbed)
+    service._changes = 0
+    change(undisturbed)
+    steps = service._changes
+    wanted = everything(undisturbed)
+    assert wanted["log"] == [("new", 3), ("old", 1)]
+    assert steps > 10
+    undisturbed.close()
+
+    harmless: list[int] = []
+    for step in range(1, steps + 1):
+        service.clear()
+        first = opened(service, tmp_path / str(step), patience=0.05)
+        before(first)
+        service._changes, service.dies_after = 0, step
+        with suppress(MirrorError):
+            change(first)
+            harmless.append(step)
+        service.dies_after = None
+        first.close()
+        let_time_pass(service)
+
+        again = opened(service, tmp_path / str(step))
+        change(again)
+        assert everything(again) == wanted, f"killed after {step} of {steps} changes"
+        again.close()
+    # what is left then are temporary tables: the control rows' and the turn
+    assert harmless == [steps - 2, steps - 1, steps]
+
+
+def test_while_one_writes_another_waits_for_its_turn(service: BigQuery, tmp_path: Path) -> None:
+    one, other = (opened(service, tmp_path, patience=0.1) for _ in range(2))
+    publish(one, 1)
+
+    def body(tx: Transaction) -> None:
+        tx.schema("clinic", "visit")
+        with pytest.raises(WarehouseFault, match="another run has been publishing"):
+            publish(other, 2)
+
+    one.commit(body)
+    publish(other, 3)
+
+    assert values(one) == [3]
+
+
+def test_a_turn_is_kept_while_jobs_take_long(
+    service: BigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = opened(service, tmp_path, lease=0.3)
+    real = service._job
+    seen: list[float] = []
+
+    def slow(job_id: str) -> dict[str, Any]:
+        seen.append(0)
+        job = real(job_id)
+        return {**job, "status": {"state": "RUNNING"}} if len(seen) < 6 else job
+
+    monkeypatch.setattr(service, "_job", slow)
+    service.faults.append(Fault("POST", JOBS, 503, lost=True))
+    publish(lake, 1)
+
+    patched = [path for verb, path, _body in service.requests if verb == "PATCH"]
+    assert any("mirror_temporary_turn" in path for path in patched)
+    assert values(lake) == [1]
+
+
+def test_one_load_of_a_commit_that_fails_leaves_the_others_views_and_rows(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    before(lake)
+    good, bad = stage(lake, "visit", DAY, v=[2]), stage(lake, "stay", DAY, v=["text"])
+
+    def body(tx: Transaction) -> None:
+        for table, file in (("visit", good), ("stay", bad)):
+            tx.replace_partition("clinic", table, DAY, [file])
+            tx.latest_view("clinic", f"{table}_latest", table, DAY)
+        tx.replace_rows("clinic", "log", [{"run": "new", "rows": 2}])
+
+    with pytest.raises(WarehouseRefused, match="invalid"):
+        lake.commit(body)
+
+    assert values(lake) == [1]
+    assert values(lake, "stay_latest") == [5]
+    assert lake.query("SELECT run FROM clinic.log").rows == [("old",)]
+
+
+def test_descriptions_of_columns_outlive_publications(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    publish(lake, 1)
+    field = service.tables["clinic", "visit"].fields[0]
+    field["description"] = "said by a person"
+    field["policyTags"] = {"names": ["projects/a-project/locations/us/taxonomies/1/policyTags/2"]}
+
+    publish(lake, 2)
+    new = schema(v="DECIMAL(20,0)", w="STRING")
+    lake.commit(lambda tx: tx.evolve("clinic", "visit", new, compare(schema(v="INT64"), new)))
+
+    kept = service.tables["clinic", "visit"].fields[0]
+    assert (kept["type"], kept["description"]) == ("NUMERIC", "said by a person")
+    assert kept["policyTags"]["names"]
+    loads = [body for _v, _p, body in service.requests if '"load"' in body]
+    assert all("WRITE_TRUNCATE_DATA" in body for body in loads)
+
+
+def test_costs_are_told_apart_by_database(lake: BigQueryWarehouse, service: BigQuery) -> None:
+    publish(lake, 1)
+
+    labels = [job["configuration"].get("labels") for job in service.jobs.values()]
+    assert labels
+    assert labels == [{"made_by": "mirror_assets", "mirror_dataset": "clinic"}] * len(labels)
+    assert service.datasets["clinic"]["labels"]["mirror_dataset"] == "clinic"
+    assert service.datasets["clinic"]["location"] == "US"
