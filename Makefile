@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)/.mirror/dagster
 export MIRROR_SETTLE_MINUTES ?= 0.2
 PORT ?= 3000
 
-.PHONY: help setup demo ui test test-all lint bench docs-types docs-alerts lock image clean
+.PHONY: help setup demo ui test test-all lint bench bigquery-acceptance docs-types docs-alerts lock image clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ bench: setup .mirror/bench/venv/.installed ## Ratios against the floor, measured
 
 .mirror/bench/venv/.installed: requirements-bench.lock benchmarks/install
 	@benchmarks/install
+
+bigquery-acceptance: setup ## What only a real project proves: PROJECT=<project> LAKE=gs://<bucket>/<folder> [LOCATION=..]
+	@python -m benchmarks.bigquery_acceptance --warehouse "bigquery:$(PROJECT)?location=$(or $(LOCATION),US)" --lake "$(LAKE)"
 
 docs-types: setup ## Write docs/types.md from the code
 	@python -m mirror_assets.mirroring.typedoc

@@ -60,6 +60,7 @@ def examine(
         yield _expiry(landing, databases, {"the lake": lake, "the documents": documents})
     yield _warehouse(warehouse)
     for spec in databases:
+        yield from _dataset(spec, warehouse)
         if spec.entry.backup is None:
             yield from _way(spec, address_of)
         else:
@@ -124,6 +125,19 @@ def _warehouse(warehouse: Warehouse) -> Finding:
     except MirrorError as error:
         return Finding.of("warn", "warehouse", error)
     return Finding("ok", "warehouse", "answers")
+
+
+def _dataset(spec: DatabaseSpec, warehouse: Warehouse) -> Iterator[Finding]:
+    """What is to be known of the database's place in the warehouse."""
+    subject = f"dataset {spec.dataset}"
+    view = spec.view_name(spec.tables[0].name) if spec.tables else ""
+    try:
+        told = warehouse.look_at(spec.dataset, view)
+    except MirrorError as error:
+        yield Finding.of("fail", subject, error)
+        return
+    if told:
+        yield Finding("ok", subject, told)
 
 
 def _way(spec: DatabaseSpec, address_of: Callable[[DatabaseSpec], Address]) -> Iterator[Finding]:

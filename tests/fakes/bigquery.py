@@ -331,6 +331,9 @@ class BigQuery:
         if "schema" in body:
             fields = [_normal(f) for f in body["schema"]["fields"]]
             self._adopt(dataset, name, table, fields, added=True, relaxed=True)
+            for given in fields:
+                told = {k: given[k] for k in ("description", "policyTags") if k in given}
+                _field(table, given["name"]).update(told)
         for key, value in body.items():
             if key not in ("schema", "tableReference", "labels"):
                 table.resource[key] = value
@@ -702,9 +705,9 @@ class BigQuery:
         return tree.sql("duckdb")
 
     def _place(self, table: exp.Table) -> None:
-        if not table.db or not table.catalog:
+        if not table.db:
             raise Refused(400, "invalid", f'Table "{table.name}" must be qualified with a dataset')
-        if table.catalog != self.project:
+        if table.catalog not in ("", self.project):
             raise Refused(403, "accessDenied", f"Access Denied: Project {table.catalog}")
         if table.name.startswith("INFORMATION_SCHEMA."):
             name = table.name.partition(".")[2].lower()

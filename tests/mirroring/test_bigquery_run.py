@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from mirror_assets.mirroring import discover, retention, status
+from mirror_assets.mirroring import discover, doctor, retention, status
 from mirror_assets.mirroring.catalog import DatabaseSpec
+from mirror_assets.mirroring.doctor import Finding
 from mirror_assets.mirroring.inputs import inputs
 from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse
 from tests.conftest import Bench, CloudStorage, utc_now
-from tests.fakes.bigquery import BigQuery, bigquery
+from tests.fakes.bigquery import BigQuery, Fault, bigquery
 from tests.mirroring.test_verify import prove
 
 CANARY = "canary-8d1f"
@@ -238,3 +239,24 @@ def test_run_twice_a_day_is_loaded_again_and_not_doubled(cloud: CloudBench) -> N
     assert cloud.query("SELECT count(*) FROM clinic_mirror.MIRROR_METADATA") == [(2,)]
     assert cloud.query("SELECT count(*) FROM clinic_mirror.MIRROR_COMPLETENESS") == [(1,)]
     assert isinstance(cloud.warehouse, BigQueryWarehouse)
+
+
+def test_the_doctor_tells_location_rights_and_costs(cloud: CloudBench) -> None:
+    spec = small(cloud)
+
+    def look() -> dict[str, Finding]:
+        findings = doctor._dataset(spec, cloud.warehouse)
+        return {finding.verdict: finding for finding in findings}
+
+    assert "not there yet" in look()["ok"].found
+    published(cloud, spec)
+    assert look()["ok"].found == (
+        "in US, can be written; a query of all of patient_latest reads 0.000 MB"
+    )
+    cloud.double.faults.append(Fault("POST", "/tables$", 403, "accessDenied"))
+    refused = look()["fail"]
+    assert "accessDenied" in refused.found
+    assert "roles/bigquery.dataEditor" in refused.next
+    cloud.double.datasets["clinic_mirror"]["location"] = "EU"
+    assert look()["fail"].found == "it is in EU, and MIRROR_WAREHOUSE says US"
+    assert not [name for _d, name in cloud.double.tables if name.startswith("mirror_temporary")]

@@ -278,6 +278,9 @@ class DuckLakeWarehouse:
             self._reader.close()
             self._reader = None
 
+    def look_at(self, dataset: str, view: str) -> str:  # noqa: ARG002 - one machine's own files
+        return ""
+
     def close(self) -> None:
         with self._mutex:
             self._drop_writer()

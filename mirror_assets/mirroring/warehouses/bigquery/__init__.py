@@ -1,6 +1,6 @@
 """The BigQuery warehouse: Parquet files of the lake loaded day by day, views and control rows.
 
-What readers see while a commit is carried out, and why, is in docs/adr/0003-bigquery-commits.md.
+What readers see while a commit is carried out, and why, is in docs/adr/0004-bigquery-commits.md.
 """
 
 from __future__ import annotations
@@ -208,6 +208,26 @@ class BigQueryWarehouse:
                     self._lake.fs.rm_file(path)
                     swept += 1
         return swept
+
+    def look_at(self, dataset: str, view: str) -> str:
+        """Where a dataset is, that we may write there, and what reading a latest view costs."""
+        found = self._service.dataset(dataset)
+        if found is None:
+            return "not there yet; the first publication makes it"
+        wanted = self._service.location
+        if wanted and found.location.lower() != wanted.lower():
+            raise WarehouseRefused(
+                f"it is in {found.location}, and MIRROR_WAREHOUSE says {wanted}",
+                where=f"dataset {dataset}",
+                remedy="name the dataset's own location in MIRROR_WAREHOUSE",
+            )
+        self._service.probe(dataset)
+        told = f"in {found.location}, can be written"
+        if self._service.table(dataset, view) is None:
+            return told
+        text = f"SELECT * FROM {self._service.qualified(dataset, view)}"
+        _kind, size = self._service.try_out(text)
+        return f"{told}; a query of all of {view} reads {size / 1e6:,.3f} MB"
 
     def close(self) -> None:
         """Let go of connections."""

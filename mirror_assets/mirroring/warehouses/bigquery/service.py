@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -213,6 +214,12 @@ class Service:
             except Conflict:
                 return False
         return True
+
+    def probe(self, dataset: str) -> None:
+        """Create and remove a temporary table. Raises WarehouseRefused without the right to."""
+        own = f"{OWN}probe_{secrets.token_hex(4)}"
+        self.claim(dataset, own, "", soon(60.0))
+        self.drop(dataset, own)
 
     def prolong(self, dataset: str, table: str, expires: datetime) -> bool:
         """Give a temporary table more time; False when it is gone."""
