@@ -15,7 +15,6 @@ from mirror_assets.elation.encounters.query import Relation, bounds, counts, mes
 from mirror_assets.elation.encounters.ranges import ALL, Part, parts
 from mirror_assets.elation.encounters.shapes import COLUMNS
 from mirror_assets.elation.encounters.store import DocumentFault, DocumentStore, Version, Written
-from mirror_assets.elation.encounters.translation import bigquery
 
 __all__ = [
     "ALL",
@@ -28,7 +27,6 @@ __all__ = [
     "Relation",
     "Version",
     "Written",
-    "bigquery",
     "bounds",
     "counts",
     "documents",
