@@ -89,6 +89,7 @@ class Acceptance:
         yield self.required_columns_stay_required
         yield self.a_null_in_a_required_column_is_refused
         yield self.a_day_is_replaced_alone
+        yield self.odd_names_are_taken
         yield self.an_empty_day_is_empty
         yield self.columns_are_added_relaxed_widened_and_recased
         yield self.descriptions_stay
@@ -152,9 +153,13 @@ class Acceptance:
     def a_day_is_replaced_alone(self) -> None:
         for day, rows in ((DAY, [1, 2]), (NEXT, [3]), (DAY, [4])):
             self.publish("visit", day, schema(v="INT64"), v=rows)
-        found = self.ask(f"SELECT v, {PARTITION_COLUMN} FROM {DATASET}.visit ORDER BY v")
+        found = self.ask(f"SELECT v, {PARTITION_COLUMN} AS day FROM {DATASET}.visit ORDER BY v")
         assert found == [(3, NEXT), (4, DAY)], found
         assert self.ask(f"SELECT * FROM {DATASET}.visit_latest") == [(4,)]
+
+    def odd_names_are_taken(self) -> None:
+        self.publish("ä b-c", DAY, schema(**{"x y": "INT64!", "select": "STRING"}), **{"x y": [1]})
+        assert self.ask(f'SELECT "x y" FROM {DATASET}."ä b-c"') == [(1,)]
 
     def an_empty_day_is_empty(self) -> None:
         self.publish("visit", NEXT, None)

@@ -626,6 +626,8 @@ class BigQuery:
             fields = [
                 _field_of_duck(str(name), kind) for name, kind, *_rest in relation.description or ()
             ]
+            if any(f["name"].upper().startswith("_PARTITION") for f in fields):
+                raise Refused(400, "invalidQuery", "Invalid field name: a reserved prefix", "query")
             return fields, relation.fetchall()
         if isinstance(tree, exp.Create) and tree.kind == "VIEW":
             self._create_view(tree)

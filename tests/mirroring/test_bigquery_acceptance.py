@@ -24,7 +24,7 @@ def test_the_acceptance_passes_twice_and_leaves_nothing(
     assert cloud_storage.objects(place) == {}
     told = capsys.readouterr().out
     assert "FAIL" not in told
-    assert told.count("ok ") == 2 * 16
+    assert told.count("ok ") == 2 * 17
 
 
 def test_a_step_that_fails_is_told_and_the_others_go_on(

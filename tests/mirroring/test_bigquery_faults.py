@@ -262,7 +262,7 @@ def everything(lake: BigQueryWarehouse) -> dict[str, Any]:
     return {
         "tables": tables,
         "visit": lake.query(
-            "SELECT *, _PARTITIONDATE FROM clinic.visit ORDER BY v, _PARTITIONDATE"
+            "SELECT *, _PARTITIONDATE AS day FROM clinic.visit ORDER BY v, day"
         ).rows,
         "aside": lake.query("SELECT * FROM clinic.stay_depr_1 ORDER BY v").rows,
         "stay": lake.query("SELECT * FROM clinic.stay_latest").rows,

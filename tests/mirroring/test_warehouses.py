@@ -53,7 +53,12 @@ def open_(request: pytest.FixtureRequest, tmp_path: Path, extensions: Path) -> I
 
     def open_one() -> Warehouse:
         found = open_warehouse(
-            url, lake=str(tmp_path / "lake"), extensions=extensions, memory="128MB"
+            url,
+            lake=str(tmp_path / "lake"),
+            extensions=extensions,
+            scratch=tmp_path / "scratch",
+            memory="128MB",
+            spill="1GB",
         )
         opened.append(found)
         return found
@@ -111,7 +116,7 @@ def test_a_day_is_replaced_and_other_days_are_kept(lake: Warehouse) -> None:
     publish(lake, "visit", NEXT, 3)
     publish(lake, "visit", DAY, 4)
 
-    rows = lake.query(f"SELECT v, {PARTITION_COLUMN} FROM clinic.visit ORDER BY v").rows
+    rows = lake.query(f"SELECT v, {PARTITION_COLUMN} AS day FROM clinic.visit ORDER BY v").rows
     assert rows == [(3, NEXT), (4, DAY)]
     assert lake.commit(lambda tx: tx.days("clinic", "visit")) == {DAY: 1, NEXT: 1}
     assert lake.commit(lambda tx: tx.newest_day("clinic", "visit")) == NEXT
