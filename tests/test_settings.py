@@ -14,6 +14,7 @@ import pytest
 from mirror_assets import configuration
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.scratch import new_scratch, remove_scratch, sweep_scratch
+from mirror_assets.orchestration.dbt_sources import environment
 from mirror_assets.settings import Settings
 
 SECRET = "mysql+pymysql://reader:hush-hush@host/elation"
@@ -215,6 +216,10 @@ _NOT_VARIABLES = {
     "MIRROR_ERRORS",
     "MIRROR_COMPLETENESS",
     "MIRROR_CACHE_JOB",
+    # dbt's own: dbt_project/README.md
+    "MIRROR_DBT_TARGET",
+    "MIRROR_BIGQUERY_PROJECT",
+    "MIRROR_BIGQUERY_LOCATION",
 }
 
 
@@ -252,3 +257,17 @@ def test_only_old_scratch_folders_are_swept(tmp_path: Path) -> None:
     os.utime(old, (0, 0))
     assert sweep_scratch(tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["2-new"]
+
+
+def test_dbt_builds_where_the_mirrors_are() -> None:
+    url = "bigquery:a-project?location=EU"
+    settings = Settings.from_env({"MIRROR_WAREHOUSE": url, "MIRROR_LAKE": "gs://bucket/lake"})
+
+    assert environment(settings) == {
+        "MIRROR_DBT_TARGET": "bigquery",
+        "MIRROR_BIGQUERY_PROJECT": "a-project",
+        "MIRROR_BIGQUERY_LOCATION": "EU",
+    }
+    profile = (Path(__file__).parents[1] / "dbt_project" / "profiles.yml").read_text()
+    assert all(name in profile for name in environment(settings))
+    assert "MIRROR_DBT_TARGET" not in environment(Settings.from_env({}))

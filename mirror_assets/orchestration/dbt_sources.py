@@ -18,6 +18,7 @@ from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec, load_all
 from mirror_assets.mirroring.errors import CatalogError
 from mirror_assets.mirroring.names import warehouse_name
+from mirror_assets.mirroring.warehouses.bigquery import addressed
 from mirror_assets.mirroring.warehouses.lake_catalog import attached
 from mirror_assets.settings import Settings
 
@@ -105,10 +106,12 @@ def write(project: Path = PROJECT) -> list[Path]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that dbt's profile ``lake`` reads, with absolute paths: dbt changes folder.
+    """The variables that dbt's profile reads, with absolute paths: dbt changes folder.
 
     Never print them: libpq's password may be among them.
     """
+    if settings.warehouse_url.startswith("bigquery:"):
+        return _bigquery(settings.warehouse_url)
     password = settings.warehouse_password()
     return {
         **({} if password is None else {"PGPASSWORD": password}),
@@ -117,6 +120,17 @@ def environment(settings: Settings) -> dict[str, str]:
         "MIRROR_EXTENSIONS": str(settings.extensions),
         "MIRROR_MEMORY": settings.memory,
         "MIRROR_SCRATCH": str(settings.scratch),
+    }
+
+
+def _bigquery(url: str) -> dict[str, str]:
+    """What the target ``bigquery`` reads, beside what the environment says of its login."""
+    project, options = addressed(url)
+    location = options.get("location")
+    return {
+        "MIRROR_DBT_TARGET": "bigquery",
+        "MIRROR_BIGQUERY_PROJECT": project,
+        **({"MIRROR_BIGQUERY_LOCATION": location} if location else {}),
     }
 
 

@@ -46,16 +46,9 @@ class BigQueryWarehouse:
     def __init__(
         self, url: str, lake: str, *, lease: float = 120.0, patience: float = 300.0
     ) -> None:
-        found = _URL.fullmatch(url)
-        options = dict(parse_qsl(found["options"] or "")) if found else {}
-        if found is None or options.keys() - _OPTIONS:
-            raise SettingsError(
-                "this is no address of a BigQuery project",
-                where="MIRROR_WAREHOUSE",
-                remedy="use bigquery:<project>?location=<location of its datasets>",
-            )
+        project, options = addressed(url)
         self._service = Service(
-            found["project"],
+            project,
             location=options.get("location"),
             endpoint=options.get("endpoint"),
             patience=patience,
@@ -232,6 +225,19 @@ class BigQueryWarehouse:
     def close(self) -> None:
         """Let go of connections."""
         self._service.close()
+
+
+def addressed(url: str) -> tuple[str, dict[str, str]]:
+    """The project and the options of ``bigquery:<project>?..``. Raises SettingsError."""
+    found = _URL.fullmatch(url)
+    options = dict(parse_qsl(found["options"] or "")) if found else {}
+    if found is None or options.keys() - _OPTIONS:
+        raise SettingsError(
+            "this is no address of a BigQuery project",
+            where="MIRROR_WAREHOUSE",
+            remedy="use bigquery:<project>?location=<location of its datasets>",
+        )
+    return found["project"], options
 
 
 def _typed(data_type: str) -> fields.Field:
