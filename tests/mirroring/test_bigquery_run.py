@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mirror_assets.mirroring import discover, doctor, retention, status
+from mirror_assets.mirroring import discover, doctor, retention, status, storage
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.doctor import Finding
 from mirror_assets.mirroring.inputs import inputs
@@ -194,10 +195,12 @@ def test_shards_are_views_of_days(cloud: CloudBench) -> None:
     ]
 
 
-def test_partitions_expire_in_bigquery(cloud: CloudBench) -> None:
+def test_partitions_expire_in_bigquery(cloud: CloudBench, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = small(cloud, retention={"lake_days": 30, "landing_days": 2, "time_travel_days": 2})
     published(cloud, spec, source=cloud.earlier(spec, days=40))
     published(cloud, spec)
+    left = f"{cloud.warehouse.staging('clinic_mirror', 'visit', cloud.day(spec))}/0.parquet"
+    storage.lake(left).put({left: b"of a running process"})
 
     done = retention.expire([spec], cloud.landing, cloud.warehouse, now=datetime.now(UTC))
 
@@ -205,6 +208,10 @@ def test_partitions_expire_in_bigquery(cloud: CloudBench) -> None:
     days = cloud.warehouse.commit(lambda tx: tx.days("clinic_mirror", "visit"))
     assert days == {cloud.day(spec): 3}
     assert cloud.double.datasets["clinic_mirror"]["maxTimeTravelHours"] == "48"
+    assert storage.lake(left).read(left)
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: datetime.now(UTC).timestamp() + 2 * 86_400)
+        assert cloud.warehouse.maintain(time_travel_days=2)["orphans_deleted"] == 1
 
 
 def test_downstream_inputs_are_found(cloud: CloudBench) -> None:

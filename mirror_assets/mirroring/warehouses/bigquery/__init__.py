@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from mirror_assets.mirroring.warehouses.bigquery.transaction import BigQueryTran
 T = TypeVar("T")
 _URL = re.compile(r"bigquery:(?P<project>[a-z][a-z0-9.:-]{4,28}[a-z0-9])(\?(?P<options>.*))?")
 _OPTIONS = {"location", "endpoint"}
+_DAY = 86_400.0
 _ARRAY_OR_STRUCT = ("ARRAY<", "STRUCT<")
 
 
@@ -100,7 +101,7 @@ class BigQueryWarehouse:
 
     def discard(self, folder: str) -> None:
         """Remove a staging folder that was not published."""
-        with self._lake.guard(folder):
+        with suppress(MirrorError), self._lake.guard(folder):
             self._lake.delete_folder(folder)
 
     # -- reading
@@ -187,20 +188,14 @@ class BigQueryWarehouse:
 
     def _sweep(self) -> int:
         """Delete staged files older than a day; younger ones belong to running processes."""
-        swept = 0
+        if self._lake.local:  # of a private service: its folder goes with it
+            return 0
         with self._lake.guard("the lake"):
-            try:
-                found = self._lake.fs.find(self._lake.root, detail=True)
-            except FileNotFoundError:
-                return 0
-            for path, info in found.items():
-                changed = info.get("mtime") or info.get("LastModified")
-                stamp = changed.timestamp() if hasattr(changed, "timestamp") else changed
-                is_ours = path.endswith(".parquet") and "/.journal/" not in path
-                if is_ours and stamp is not None and stamp < time.time() - 86_400:
-                    self._lake.fs.rm_file(path)
-                    swept += 1
-        return swept
+            staged = [path for path in self._lake.older(time.time() - _DAY) if _is_staged(path)]
+            for path in staged:
+                with suppress(FileNotFoundError):
+                    self._lake.delete(path)
+        return len(staged)
 
     def look_at(self, dataset: str, view: str) -> str:
         """Where a dataset is, that we may write there, and what reading a latest view costs."""
@@ -225,6 +220,11 @@ class BigQueryWarehouse:
     def close(self) -> None:
         """Let go of connections."""
         self._service.close()
+
+
+def _is_staged(path: str) -> bool:
+    """Whether a file of the lake is one on its way; a plan that was left is none."""
+    return path.endswith(".parquet")
 
 
 def addressed(url: str) -> tuple[str, dict[str, str]]:
