@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy.engine import make_url
 
 from mirror_assets.cli import main
 from mirror_assets.sample.servers import ADMIN
+from mirror_assets.sample.sshd import SshServer, program
 from tests.conftest import Bench
 
 Mirror = Callable[..., Result]
@@ -94,6 +98,41 @@ def test_doctor_finds_a_source_that_is_away(
     assert result.exit_code == 1
     assert "source clinic" in result.output
     assert "secret" not in result.output
+
+
+@pytest.mark.skipif(not program(), reason="no openssh-server here")
+def test_doctor_and_discover_reach_a_database_by_the_nine_keys(
+    bench: Bench, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench.run("CREATE TABLE good (id int PRIMARY KEY COMMENT 'x') COMMENT 'all that is well'")
+    bench.catalog(["good"])
+    url = make_url(bench.url)
+    (tmp_path / "ssh").mkdir()
+    sshd, secret = SshServer(tmp_path / "ssh"), tmp_path / "secret.json"
+    with sshd.running():
+        keys = {
+            "ssh_hostname": f"127.0.0.1:{sshd.port}",
+            "ssh_user": sshd.user,
+            "ssh_private_key_path": "ssh/identity",
+            "mysql_remote_host": url.host,
+            "mysql_remote_port": url.port,
+            "mysql_local_host": "127.0.0.1",
+            "mysql_user": url.username,
+            "mysql_password": url.password,
+            "mysql_database": bench.schema,
+        }
+        secret.write_text(json.dumps(keys))
+        secret.chmod(0o400)
+        monkeypatch.delenv("CLINIC_DATABASE_URL")
+        monkeypatch.setenv("CLINIC_SECRET_PATH", str(secret))
+        monkeypatch.setenv("CLINIC_SSH_KNOWN_HOSTS", str(sshd.known_hosts))
+        lines = mirror("doctor").output.splitlines()
+        proposal = mirror("discover", "clinic").output
+    way = next(line for line in lines if "way to clinic" in line)
+    assert f"through ssh 127.0.0.1:{sshd.port}, by the JSON file of CLINIC_SECRET_PATH" in way
+    assert any("source clinic" in line and line.startswith("ok") for line in lines)
+    assert "good: {description: all that is well, primary_key: [id]}" in proposal
+    assert str(url.password) not in "".join(lines) + proposal
 
 
 def test_doctor_tells_settings_that_are_wrong(
