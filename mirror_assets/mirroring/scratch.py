@@ -13,7 +13,7 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mirror_assets.mirroring.storage import private_file, private_folder
 
@@ -67,6 +67,14 @@ def sweep_scratch(root: Path, *, older_than_hours: float = 24) -> int:
                 shutil.rmtree(folder)
                 swept += 1
     return swept
+
+
+def limit_spill(connection: Any, limit: str) -> None:
+    """Let a DuckDB connection spill at most ``limit`` (for example ``20GB``).
+
+    Given to ``connect`` as a part of its configuration, the limit is shown and not kept (1.5.5).
+    """
+    connection.execute("SET max_temp_directory_size = ?", [limit])
 
 
 def _is_mine(lock: IO[bytes]) -> bool:

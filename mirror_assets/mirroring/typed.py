@@ -27,6 +27,7 @@ from mirror_assets.mirroring.errors import LandingFault, WarehouseFault
 from mirror_assets.mirroring.names import literal, sql, warehouse_name
 from mirror_assets.mirroring.scan import DEFAULT_LINE, MAX_ROW_TEXT, CsvPart, Scan
 from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.scratch import limit_spill
 from mirror_assets.mirroring.storage import lake, private_folder
 
 MAX_LISTED = 10_000
@@ -108,12 +109,12 @@ class TypedLoader:
                 "memory_limit": memory,
                 "threads": threads,
                 "temp_directory": str(self._folder / "spill"),
-                "max_temp_directory_size": spill,
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             }
         )
+        limit_spill(self._connection, spill)
         self._connection.execute("SET enable_progress_bar = false")
         self._connection.execute("SET disabled_optimizers = 'filter_pushdown'")  # see good_rows
         self._threads = threads

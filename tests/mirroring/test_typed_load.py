@@ -13,6 +13,7 @@ from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -322,6 +323,18 @@ def test_the_parquet_file_is_private_and_spilled_data_is_gone_after_close(tmp_pa
     (spill / "duckdb_temp_storage").write_text("patient")
     loader.close()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", ["4MB", "1GB"])
+def test_spilled_data_is_limited(tmp_path: Path, limit: str) -> None:
+    loader = TypedLoader(tmp_path, memory="32MB", spill=limit, threads=1)
+    much = "CREATE TEMP TABLE t AS SELECT sha256(i::VARCHAR) FROM range(1200000) t(i)"
+    if limit == "4MB":
+        with pytest.raises(duckdb.OutOfMemoryException, match="max_temp_directory_size"):
+            loader._connection.execute(much)
+    else:
+        loader._connection.execute(much)
+    loader.close()
 
 
 def test_two_loaders_of_one_scratch_folder_spill_apart(tmp_path: Path) -> None:

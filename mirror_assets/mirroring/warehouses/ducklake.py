@@ -34,7 +34,7 @@ from mirror_assets.mirroring.names import (
     warehouse_name,
 )
 from mirror_assets.mirroring.schema import Column, Drift, TableSchema
-from mirror_assets.mirroring.scratch import new_scratch, remove_scratch
+from mirror_assets.mirroring.scratch import limit_spill, new_scratch, remove_scratch
 from mirror_assets.mirroring.storage import lake as lake_at
 from mirror_assets.mirroring.storage import private_file, private_folder
 from mirror_assets.mirroring.warehouses.base import Equal, Rows
@@ -307,9 +307,9 @@ class DuckLakeWarehouse:
                 "memory_limit": self._memory,
                 # its own: processes that share such a folder crash each other
                 "temp_directory": str(self._scratch / secrets.token_hex(8)),
-                "max_temp_directory_size": self._spill,
             }
         )
+        limit_spill(connection, self._spill)
         if not self._files.local:  # first: who comes first reads gs://, and httpfs wants HMAC keys
             connection.register_filesystem(self._files.fs)
         for extension in extensions:
