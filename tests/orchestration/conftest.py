@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from dagster._core.test_utils import instance_for_test
 from mirror_assets.orchestration.alerts import runs
 from mirror_assets.orchestration.alerts.findings import Finding, judge
 from mirror_assets.orchestration.factory import build_definitions
+from mirror_assets.sample import commons, member_index, quality_measure
+from mirror_assets.sample.servers import ADMIN, PostgreSQL
+from mirror_assets.sample.services import MeasureService
 from mirror_assets.settings import Settings
-from tests.conftest import Bench
+from tests.conftest import SCALE, Bench
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -33,6 +38,51 @@ def definitions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], d
     for name, value in bench.variables.items():
         monkeypatch.setenv(name, value)
     return lambda: build_definitions(Settings.from_env())
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Small sample databases, a measure service and a cache job, with the environment set."""
+
+    vendor: Bench
+    postgres: PostgreSQL
+    service: MeasureService
+    documents: Path
+
+
+@pytest.fixture
+def samples(
+    vendor: Bench, postgres: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Samples]:
+    for module in (commons, member_index, quality_measure):
+        module.create(postgres, scale=SCALE)
+    service = MeasureService(tmp_path / "measures")
+    service.start(postgres.url("quality_measure", ADMIN))
+    key, cache = tmp_path / "measures.key", tmp_path / "cache.url"
+    for path, text in ((key, service.key), (cache, postgres.url("commons", ADMIN))):
+        path.write_text(text)
+        path.chmod(0o400)
+    documents = tmp_path / "documents"
+    variables = vendor.variables | {
+        "MIRROR_SETTLE_MINUTES": "0.01",
+        "MIRROR_CATALOG_PATH": str(REPOSITORY / "mirror_assets" / "sample" / "catalogs"),
+        "MIRROR_DOCUMENTS": str(documents),
+        "MIRROR_MEASURES_URL": service.url,
+        "MIRROR_MEASURES_KEY_FILE": str(key),
+        "MIRROR_CACHE_JOB_COMMAND": f"{sys.executable} -m mirror_assets.sample.cache_job"
+        f" --documents {documents} --url-file {cache}",
+        "MIRROR_CACHE_JOB_WAIT_MINUTES": "0",
+        **{
+            f"{name.upper()}_DATABASE_URL": postgres.url(name)
+            for name in ("commons", "member_index", "quality_measure")
+        },
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield Samples(vendor, postgres, service, documents)
+    finally:
+        service.remove()
 
 
 class Run:

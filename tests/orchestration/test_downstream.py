@@ -7,8 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError
 from mirror_assets.orchestration.automation import when_inputs_land, when_the_table_lands
+from mirror_assets.orchestration.downstream import daily, step
 from mirror_assets.partitions import DAILY, key_of
+from tests.orchestration.test_mirror_runs import _would_retry as would_retry
 
 TODAY = key_of(datetime.now(UTC).date())
 OLD = "2026-02-01"
@@ -216,3 +219,21 @@ def test_a_check_runs_once_its_table_has_landed(graph: Graph) -> None:
     graph.land("a")
     graph.tick()
     assert graph.checks_asked == {"tested"}
+
+
+@pytest.mark.parametrize("error", [TransientError("down"), PermanentError("refused")])
+def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(
+    instance: dg.DagsterInstance, error: MirrorError
+) -> None:
+    @daily(key=dg.AssetKey("reader"), deps=[], description="", group="readers", kinds=set())
+    def reader(context: dg.AssetExecutionContext) -> None:
+        with step(context):
+            raise error
+
+    job = dg.Definitions(assets=[reader]).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(instance=instance, partition_key=TODAY, raise_on_error=False)
+    (failed,) = result.get_step_failure_events()
+    told = failed.step_failure_data.user_failure_data
+    assert told is not None
+    assert told.metadata["cured_by_retry"].value is error.transient
+    assert would_retry(instance, result.run_id) is error.transient

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,12 +11,10 @@ import pytest
 from mirror_assets.definitions import build
 from mirror_assets.orchestration import dbt_models
 from mirror_assets.orchestration.ticks import Ticks
-from mirror_assets.sample import commons, elation, member_index, quality_measure
-from mirror_assets.sample.servers import ADMIN, PostgreSQL
-from mirror_assets.sample.services import MeasureService
+from mirror_assets.sample import elation
 from mirror_assets.settings import Settings
-from tests.conftest import ROOT, SCALE, Bench
-from tests.orchestration.conftest import Run
+from tests.conftest import SCALE, Bench
+from tests.orchestration.conftest import Run, Samples
 
 ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
 MEASURES = dg.AssetKey(["elation", "quality_measures"])
@@ -85,43 +80,13 @@ class World:
 @pytest.fixture(params=["without dbt", pytest.param("with dbt", marks=pytest.mark.slow)])
 def world(
     request: pytest.FixtureRequest,
-    vendor: Bench,
-    postgres: PostgreSQL,
+    samples: Samples,
     instance: dg.DagsterInstance,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[World]:
-    for module in (commons, member_index, quality_measure):
-        module.create(postgres, scale=SCALE)
-    service = MeasureService(tmp_path / "measures")
-    service.start(postgres.url("quality_measure", ADMIN))
-    key, cache = tmp_path / "measures.key", tmp_path / "cache.url"
-    for path, text in ((key, service.key), (cache, postgres.url("commons", ADMIN))):
-        path.write_text(text)
-        path.chmod(0o400)
-    documents = tmp_path / "documents"
-    variables = vendor.variables | {
-        "MIRROR_SETTLE_MINUTES": "0.01",
-        "MIRROR_CATALOG_PATH": str(ROOT / "mirror_assets" / "sample" / "catalogs"),
-        "MIRROR_DOCUMENTS": str(documents),
-        "MIRROR_MEASURES_URL": service.url,
-        "MIRROR_MEASURES_KEY_FILE": str(key),
-        "MIRROR_CACHE_JOB_COMMAND": f"{sys.executable} -m mirror_assets.sample.cache_job"
-        f" --documents {documents} --url-file {cache}",
-        "MIRROR_CACHE_JOB_WAIT_MINUTES": "0",
-        **{
-            f"{name.upper()}_DATABASE_URL": postgres.url(name)
-            for name in ("commons", "member_index", "quality_measure")
-        },
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+) -> World:
     if request.param == "without dbt":
         monkeypatch.setattr(dbt_models, "definitions", dg.Definitions)
-    try:
-        yield World(instance, vendor)
-    finally:
-        service.remove()
+    return World(instance, samples.vendor)
 
 
 def test_everything_follows_its_inputs_once_and_again_when_they_are_replaced(
