@@ -213,7 +213,7 @@ def lake(known: None, tmp_path: Path) -> Iterator[DuckLakeWarehouse]:
 
 
 @pytest.mark.parametrize(
-    ("times", "many"), [(60, 1), pytest.param(1000, 2, marks=pytest.mark.slow)]
+    ("times", "many"), [(20, 1), pytest.param(1000, 2, marks=pytest.mark.slow)]
 )
 def test_readers_see_whole_generations_only(
     lake: DuckLakeWarehouse, tmp_path: Path, times: int, many: int
