@@ -110,7 +110,8 @@ class Service:
         if dataset in self._ensured:
             return
         made = bigquery.Dataset(f"{self.project}.{dataset}")
-        made.location = self.location
+        if self.location is not None:  # the service has a default of its own
+            made.location = self.location
         made.is_case_insensitive = True
         made.labels = labels_of(dataset)
         made.description = "Made and kept by mirror_assets"
