@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mirror_assets import backups, configuration, reading
+from mirror_assets import backups, configuration, reading, surroundings
 from mirror_assets import demo as sample_demo
 from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
@@ -257,7 +257,7 @@ def doctor() -> None:
     )
     shown = Table("", "looked at", "found", "next", box=None, pad_edge=False)
     verdicts = set()
-    for finding in chain(wrong, findings):
+    for finding in chain(wrong, findings, surroundings.examine(settings)):
         cells = (finding.subject, finding.found, finding.next)
         shown.add_row(_MARKS[finding.verdict], *map(escape, cells))
         verdicts.add(finding.verdict)
