@@ -59,9 +59,10 @@ def status(days: int) -> None:
     table = Table(
         "database", "day", "tables", "source rows", "loaded", "rejected", "coverage %", ""
     )
-    incomplete = []
+    incomplete, mirrored = [], False
     for spec in settings.databases():
         shown = state.days(warehouse, spec, days)
+        mirrored = mirrored or bool(shown)
         if not shown:
             table.add_row(spec.name, "-", f"0/{len(spec.tables)}", "", "", "", "", "never mirrored")
         for day in shown:
@@ -78,6 +79,10 @@ def status(days: int) -> None:
             )
         if shown and not shown[0].complete:
             incomplete.append((spec, shown[0].partition))
+    if not mirrored:
+        raise click.ClickException(
+            "nothing has been mirrored yet. Next: materialize a partition first, or run `make demo`"
+        )
     _console().print(table)
     for spec, day_ in incomplete:
         click.echo(f"\n{spec.name} {day_}:")
