@@ -220,6 +220,8 @@ _NOT_VARIABLES = {
     "MIRROR_DBT_TARGET",
     "MIRROR_BIGQUERY_PROJECT",
     "MIRROR_BIGQUERY_LOCATION",
+    "MIRROR_BIGQUERY_ENDPOINT",
+    "MIRROR_BIGQUERY_METHOD",
 }
 
 
@@ -270,4 +272,9 @@ def test_dbt_builds_where_the_mirrors_are() -> None:
     }
     profile = (Path(__file__).parents[1] / "dbt_project" / "profiles.yml").read_text()
     assert all(name in profile for name in environment(settings))
-    assert "MIRROR_DBT_TARGET" not in environment(Settings.from_env({}))
+    private = f"{url}&endpoint=http://127.0.0.1:9050"
+    local = environment(Settings.from_env({"MIRROR_WAREHOUSE": private}))
+    assert local["MIRROR_BIGQUERY_ENDPOINT"] == "http://127.0.0.1:9050"
+    assert local["MIRROR_BIGQUERY_METHOD"] == "oauth-secrets"
+    assert all(name in profile for name in local)
+    assert environment(Settings.from_env({}))["MIRROR_DBT_TARGET"] == "lake"

@@ -10,20 +10,16 @@
 
 {% macro mirror_date_literal() %}date '{{ mirror_date() }}'{% endmacro %}
 
-{# The rows of a mirrored table on the mirror date, of these columns alone. In BigQuery a sharded
-   table's day is a table of its own, which the source's identifier names. #}
+{# The rows of a mirrored table on the mirror date, of these columns alone. #}
 {% macro mirror_table(database, table, columns) -%}
   select
     {{ mirror_date_literal() }} as mirror_date,
     {% for column in columns %}{{ adapter.quote(column) }}{{ ", " if not loop.last }}{% endfor %}
   from {{ source(database, table) }}
-  {{ where_mirrored(source(database, table)) }}
+  {{ where_mirrored() }}
 {%- endmacro %}
 
-{% macro where_mirrored(relation) -%}
-  {%- set one_day = target.type == 'bigquery' and modules.re.search('_[0-9]{8}$', relation.identifier) -%}
-  {%- if not one_day %}where _PARTITIONDATE = {{ mirror_date_literal() }}{% endif -%}
-{%- endmacro %}
+{% macro where_mirrored() %}where _PARTITIONDATE = {{ mirror_date_literal() }}{% endmacro %}
 
 {# The mirror date's rows of another model. #}
 {% macro of_day(relation) -%}
@@ -37,7 +33,7 @@
     {{ return(default__get_where_subquery(relation)) }}
   {%- endif -%}
   {%- if model.sources -%}
-    {{ return("(select * from " ~ relation ~ " " ~ where_mirrored(relation) ~ ") as dbt_subquery") }}
+    {{ return("(select * from " ~ relation ~ " " ~ where_mirrored() ~ ") as dbt_subquery") }}
   {%- endif -%}
   {{ return("(select * from " ~ relation ~ " where mirror_date = " ~ mirror_date_literal() ~ ") as dbt_subquery") }}
 {%- endmacro %}

@@ -17,8 +17,8 @@ import yaml
 from mirror_assets import keys
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec, load_all
 from mirror_assets.mirroring.errors import CatalogError
-from mirror_assets.mirroring.names import warehouse_name
 from mirror_assets.mirroring.warehouses.bigquery import addressed
+from mirror_assets.mirroring.warehouses.bigquery.service import is_local
 from mirror_assets.mirroring.warehouses.lake_catalog import attached
 from mirror_assets.settings import Settings
 
@@ -115,6 +115,7 @@ def environment(settings: Settings) -> dict[str, str]:
     password = settings.warehouse_password()
     return {
         **({} if password is None else {"PGPASSWORD": password}),
+        "MIRROR_DBT_TARGET": "lake",
         "MIRROR_WAREHOUSE": attached(settings.warehouse_url),
         "MIRROR_LAKE": settings.lake,
         "MIRROR_EXTENSIONS": str(settings.extensions),
@@ -126,12 +127,16 @@ def environment(settings: Settings) -> dict[str, str]:
 def _bigquery(url: str) -> dict[str, str]:
     """What the target ``bigquery`` reads, beside what the environment says of its login."""
     project, options = addressed(url)
-    location = options.get("location")
-    return {
+    found = {
         "MIRROR_DBT_TARGET": "bigquery",
         "MIRROR_BIGQUERY_PROJECT": project,
-        **({"MIRROR_BIGQUERY_LOCATION": location} if location else {}),
+        "MIRROR_BIGQUERY_LOCATION": options.get("location"),
+        "MIRROR_BIGQUERY_ENDPOINT": options.get("endpoint"),
     }
+    if is_local(options.get("endpoint")):  # it gets no credentials
+        found["MIRROR_BIGQUERY_METHOD"] = "oauth-secrets"
+        found["DBT_ENV_SECRET_BIGQUERY_TOKEN"] = "none"  # noqa: S105 - that there is none
+    return {name: value for name, value in found.items() if value}
 
 
 class _Plain(yaml.SafeDumper):
@@ -187,7 +192,7 @@ def _table(
     entry: dict[str, Any] = {
         "name": table,
         "description": derived.description if derived else _description(mirrored, table, spec),
-        "identifier": _identifier(spec, table),
+        "identifier": spec.storage_name(table) if spec else table,
         "config": {"meta": {"mirror_metadata": derived is None, "dagster": {"asset_key": key}}},
     }
     if _WHOLE_TABLE in tests:
@@ -208,15 +213,6 @@ def _metadata(spec: DatabaseSpec) -> dict[str, Any]:
 def _description(table: TableSpec | None, name: str, spec: DatabaseSpec | None) -> str:
     stated = table.description if table else ""
     return stated or f"Table {name} of {spec.name if spec else ''}, mirrored once per day"
-
-
-def _identifier(spec: DatabaseSpec | None, table: str) -> str:
-    """The warehouse table: in BigQuery, a sharded table has one for each day."""
-    stored = spec.storage_name(table) if spec else table
-    if spec is None or spec.entry.layout != "sharded":
-        return stored
-    shard = f"'{warehouse_name(table)}_' ~ var('mirror_date') | string | replace('-', '')"
-    return f"{{{{ {shard} if target.type == 'bigquery' else '{stored}' }}}}"
 
 
 def _columns(

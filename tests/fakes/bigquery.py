@@ -91,7 +91,8 @@ class Table:
 
     @property
     def partitioned(self) -> bool:
-        return "timePartitioning" in self.resource
+        """By ingestion day, not by a column."""
+        return "field" not in self.resource.get("timePartitioning", {"field": ""})
 
     @property
     def expired(self) -> bool:

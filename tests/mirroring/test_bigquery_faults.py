@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, timedelta
@@ -382,6 +383,34 @@ def test_a_turn_is_kept_while_jobs_take_long(
 
     assert is_prolonged()
     assert values(lake) == [1]
+
+
+def test_those_who_do_not_publish_wait_for_each_other_and_not_for_mirrors(
+    service: BigQuery, tmp_path: Path
+) -> None:
+    one, other = (opened(service, tmp_path, patience=0.1) for _ in range(2))
+    with one.exclusive():
+        publish(other, 1)
+        with (
+            pytest.raises(WarehouseFault, match="another run has been publishing"),
+            other.exclusive(),
+        ):
+            pass
+    with other.exclusive():
+        assert values(other) == [1]
+
+
+def test_an_exclusive_turn_is_kept_and_its_loss_is_told(service: BigQuery, tmp_path: Path) -> None:
+    lake = opened(service, tmp_path, lease=1.5)
+    turn = ("mirror_turns", "mirror_temporary_turn")
+    with lake.exclusive():
+        time.sleep(2.0)
+        assert not service.tables[turn].expired
+
+    with pytest.raises(WarehouseFault, match="lost its turn"), lake.exclusive():
+        service.tables[turn].resource |= {"description": "another's", "expirationTime": "1" * 14}
+        time.sleep(1.2)
+    assert service.tables[turn].resource["description"] == "another's"
 
 
 def test_one_load_of_a_commit_that_fails_leaves_the_others_views_and_rows(

@@ -27,6 +27,7 @@ from mirror_assets.mirroring.errors import (
     SshRefused,
     SshUnavailable,
 )
+from mirror_assets.mirroring.secret_files import check_private
 from mirror_assets.mirroring.sources.base import Login, Snapshot, Source, TableState
 from mirror_assets.mirroring.ssh import SshHost, check_name
 
@@ -99,6 +100,7 @@ class Tunnel:
             raise _after(self.attempts, error) from None
 
     def _begin(self) -> OpenTunnel:
+        check_private(self.host.identity, self.host.where)
         for _ in range(_MOST_PORTS):
             opened = OpenTunnel(self.host, self._target, self.choose_port())
             try:
@@ -148,7 +150,6 @@ class OpenTunnel:
         self._is_up = False
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._supervise, name="ssh", daemon=True)
-        self._files = ExitStack()  # those that the client reads at its start
         self._command = self._arguments()
         self._thread.start()
 
@@ -162,15 +163,17 @@ class OpenTunnel:
                 remedy="apt-get install openssh-client util-linux",
             )
         # the client runs the local command once it is logged in and listens
-        client = self._host.command(
-            *("-N", "-L", f"{LOOPBACK}:{self.port}:{self._target}"),
-            Ciphers=_CIPHERS,
-            ExitOnForwardFailure="yes",
-            PermitLocalCommand="yes",
-            LocalCommand=f"echo {self._token}",
-            LogLevel="INFO",
-        )
-        return ["setpriv", "--pdeathsig", "KILL", *self._files.enter_context(client)]
+        return [
+            *("setpriv", "--pdeathsig", "KILL"),
+            *self._host.command(
+                *("-N", "-L", f"{LOOPBACK}:{self.port}:{self._target}"),
+                Ciphers=_CIPHERS,
+                ExitOnForwardFailure="yes",
+                PermitLocalCommand="yes",
+                LocalCommand=f"echo {self._token}",
+                LogLevel="INFO",
+            ),
+        ]
 
     def _supervise(self) -> None:
         try:
@@ -202,8 +205,7 @@ class OpenTunnel:
 
     def wait_until_up(self) -> bool:
         """Whether the client listens; else it has ended, or was too slow."""
-        with self._files:
-            self._settled.wait(_START_SECONDS)
+        self._settled.wait(_START_SECONDS)
         return self._is_up
 
     @property

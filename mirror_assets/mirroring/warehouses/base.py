@@ -116,7 +116,9 @@ class Warehouse(Protocol):
         """
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """While it is held, no other of our processes writes; for writers that do not ask."""
+        """While it is held, no other of our processes holds it, nor writes what its holder may
+        write; for writers that do not ask, such as dbt.
+        """
 
     def relation(self, dataset: str, table: str, day: date) -> str:
         """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -31,6 +31,8 @@ T = TypeVar("T")
 _URL = re.compile(r"bigquery:(?P<project>[a-z][a-z0-9.:-]{4,28}[a-z0-9])(\?(?P<options>.*))?")
 _OPTIONS = {"location", "endpoint"}
 _DAY = 86_400.0
+#: The dataset of the one turn that writers take who do not publish through a commit.
+_EXCLUSIVE = "mirror_turns"
 _ARRAY_OR_STRUCT = ("ARRAY<", "STRUCT<")
 
 
@@ -74,7 +76,7 @@ class BigQueryWarehouse:
 
             def begin(dataset: str) -> None:
                 self._service.ensure_dataset(dataset)
-                turn = Turn(self._service, dataset, lease=self._lease, patience=3 * self._patience)
+                turn = self._turn(dataset)
                 turn.take()
                 carriers.append((turn, Carrier(self._service, self._lake, turn)))
                 carriers[0][1].finish_left_over(dataset)
@@ -89,9 +91,24 @@ class BigQueryWarehouse:
                     turn.give_up()
             return result
 
-    def exclusive(self) -> Any:
-        """Nothing needs to be held: writers of other tables are never in each other's way."""
-        return nullcontext()
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """While it is held, nobody else holds it. Publishing goes on: its tables are others.
+
+        dbt stages a model's rows in a table that has one name for all days, so that of two runs at
+        a time one would publish the other's. Raises WarehouseFault when it was lost meanwhile.
+        """
+        self._service.ensure_dataset(_EXCLUSIVE)
+        turn = self._turn(_EXCLUSIVE)
+        turn.take()
+        try:
+            with turn.kept():
+                yield
+        finally:
+            turn.give_up()
+
+    def _turn(self, dataset: str) -> Turn:
+        return Turn(self._service, dataset, lease=self._lease, patience=3 * self._patience)
 
     def staging(self, dataset: str, table: str, day: date) -> str:
         """A new private folder for Parquet parts that ``replace_partition`` may then own."""

@@ -11,8 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from mirror_assets.mirroring.errors import MirrorError, RowsUnaccounted, WarehouseFault
@@ -86,7 +89,9 @@ class Turn:
         if time.time() < self._until - self._lease / 2:
             return
         until = time.time() + self._lease
-        if not self._service.prolong(self._dataset, self._table, service.soon(self._lease)):
+        expires = service.soon(self._lease)
+        mine = self._is_mine() and self._service.prolong(self._dataset, self._table, expires)
+        if not mine:
             raise WarehouseFault(
                 "this run took too long and lost its turn to publish",
                 where=f"dataset {self._dataset}",
@@ -94,9 +99,27 @@ class Turn:
             )
         self._until = until
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Prolong it in the background. Raises WarehouseFault at the end when it was lost."""
+        done = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="turn") as pool:
+            keeping = pool.submit(self._keep, done)
+            try:
+                yield
+            finally:
+                done.set()
+            keeping.result()
+
+    def _keep(self, done: threading.Event) -> None:
+        while not done.wait(self._lease / 4):
+            self.prolong()
+
     def give_up(self) -> None:
+        """Leave it to the next; one that was lost belongs to another by now."""
         try:
-            self._service.drop(self._dataset, self._table)
+            if self._is_mine():
+                self._service.drop(self._dataset, self._table)
         except MirrorError as error:
             _log.warning("%s; the turn to publish ends by itself", error)
 

@@ -66,7 +66,7 @@ class Service:
         self._patience = patience
         self._ensured: set[str] = set()
         #: Whether the service is a private one of this machine.
-        self.is_local = bool(endpoint and _LOCAL.fullmatch(endpoint))
+        self.is_local = is_local(endpoint)
 
     @cached_property
     def client(self) -> Any:
@@ -404,6 +404,11 @@ def load(
         "parquetOptions": {"enableListInference": True},
     }
     return Job("load", about, key, configuration, dict(labels))
+
+
+def is_local(endpoint: str | None) -> bool:
+    """Whether an endpoint is a private service of this machine, which gets no credentials."""
+    return bool(endpoint and _LOCAL.fullmatch(endpoint))
 
 
 def labels_of(dataset: str) -> dict[str, str]:
