@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror_assets.mirroring.errors import SettingsError, TransientError
+from mirror_assets.mirroring.google_login import may_pass
 from mirror_assets.mirroring.secret_files import check_private
 from mirror_assets.mirroring.storage import private_file, private_folder
 
@@ -113,7 +114,9 @@ def fetch(variable: str, reference: str) -> str:
     path = f"projects/{match['project']}/secrets/{match['name']}/versions/{version}"
     try:
         answer = _client().access_secret_version(name=path, timeout=_SECONDS)
-    except GoogleAuthError:
+    except GoogleAuthError as error:
+        if may_pass(error):
+            raise _refusal(variable, path, None) from None
         raise SettingsError(
             "there is no login for Secret Manager",
             where=variable,

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from traceback import walk_tb
 from typing import IO, Any
 
 from mirror_assets.mirroring.errors import (
@@ -34,7 +35,10 @@ from mirror_assets.mirroring.errors import (
     WarehouseFault,
     reason,
 )
+from mirror_assets.mirroring.google_login import is_of_login, may_pass
 
+#: Packages between us and a remote place.
+_CLIENTS = {"fsspec", "gcsfs", "aiohttp", "google"}
 #: Bytes of an upload that are held and sent at a time.
 _BLOCK = 8 << 20
 _GOOGLE = "gs://"
@@ -77,8 +81,8 @@ class Storage:
         except MirrorError:
             raise
         except Exception as error:
-            if self.local and not isinstance(error, OSError):
-                raise  # a defect of ours; a remote place's client may raise anything
+            if not _is_the_places(error, local=self.local):
+                raise  # a defect of ours
             raise self._told(error, where) from None
 
     def _told(self, error: Exception, where: str) -> MirrorError:
@@ -363,6 +367,14 @@ def _file_system(url: str) -> Any:
     return fsspec.core.url_to_fs(url)[0]
 
 
+def _is_the_places(error: Exception, *, local: bool) -> bool:
+    """Whether a place or its client raised an error; clients may raise anything."""
+    if local or isinstance(error, OSError):
+        return isinstance(error, OSError)
+    passed = (frame.f_globals.get("__name__", "") for frame, _line in walk_tb(error.__traceback__))
+    return any(name.split(".")[0] in _CLIENTS for name in passed)
+
+
 def _refusal(error: Exception) -> str | None:
     """Why Cloud Storage will not let us, in our words; None for every other fault."""
     status = getattr(error, "code", None)
@@ -370,7 +382,7 @@ def _refusal(error: Exception) -> str | None:
         status = 403
     if str(status) in ("401", "403"):
         return f"the credentials lack a permission (HTTP {status})"
-    if type(error).__module__.startswith("google.auth"):
+    if is_of_login(error) and not may_pass(error):
         return "there are no valid Google credentials"
     return None
 

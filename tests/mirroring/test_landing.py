@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,6 +179,14 @@ def test_a_full_or_closed_folder_is_a_landing_fault_that_names_the_table(tmp_pat
     assert caught.value.transient
 
 
+def _of_the_client(error: Exception) -> Callable[..., None]:
+    """A function that raises, as if it stood in the client's own package."""
+    known: dict[str, Any] = {"__name__": "gcsfs.core", "error": error}
+    exec("def fail(*_arguments, **_options): raise error", known)
+    found: Callable[..., None] = known["fail"]
+    return found
+
+
 class _OfflineError(Exception):
     """What a remote zone's client may raise: no OSError at all."""
 
@@ -203,8 +212,7 @@ def test_whatever_a_remote_zones_client_raises_is_a_landing_fault(
     landing = Landing(f"memory://landing-{uuid.uuid4().hex}", scratch, part_bytes=20)
     export(landing)
 
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise _OfflineError("CANARY")
+    fail = _of_the_client(_OfflineError("CANARY"))
 
     monkeypatch.setattr(landing.files.fs, call, fail, raising=True)
     with pytest.raises(LandingFault) as caught:

@@ -206,3 +206,29 @@ def test_missing_credentials_are_named(tmp_path: Path) -> None:
     assert done.stdout.startswith(
         "StorageRefused here: the landing zone refused: there are no valid"
     )
+
+
+def test_a_login_whose_service_is_away_passes_and_is_no_refusal() -> None:
+    from google.auth.exceptions import DefaultCredentialsError, TransportError
+
+    def told(error: Exception) -> str:
+        kinds = (LandingFault, StorageRefused)
+        with pytest.raises(kinds) as caught, Storage("gs://bucket/x").guard("here"):
+            _raised_by_a_client(error)
+        return type(caught.value).__name__
+
+    assert told(TransportError("metadata server")) == "LandingFault"
+    assert told(DefaultCredentialsError("none")) == "StorageRefused"
+
+
+def _raised_by_a_client(error: Exception) -> None:
+    """Raise it from a frame of Google's library, as the client would."""
+    exec("raise error", {"__name__": "google.auth.somewhere", "error": error})
+
+
+def test_a_defect_of_ours_is_told_as_one_also_in_cloud_storage(cloud_storage: CloudStorage) -> None:
+    files = Storage(cloud_storage.bucket())
+    with pytest.raises(TypeError), files.guard("here"):
+        len(7)  # type: ignore[arg-type]
+    with pytest.raises(LandingFault), files.guard("here"):
+        files.read(f"{files.root}/nothing-here")
