@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mirror_assets import backups, configuration, reading
+from mirror_assets import backups, configuration, reading, surroundings
 from mirror_assets import demo as sample_demo
 from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
@@ -59,9 +59,10 @@ def status(days: int) -> None:
     table = Table(
         "database", "day", "tables", "source rows", "loaded", "rejected", "coverage %", ""
     )
-    incomplete = []
+    incomplete, mirrored = [], False
     for spec in settings.databases():
         shown = state.days(warehouse, spec, days)
+        mirrored = mirrored or bool(shown)
         if not shown:
             table.add_row(spec.name, "-", f"0/{len(spec.tables)}", "", "", "", "", "never mirrored")
         for day in shown:
@@ -78,6 +79,10 @@ def status(days: int) -> None:
             )
         if shown and not shown[0].complete:
             incomplete.append((spec, shown[0].partition))
+    if not mirrored:
+        raise click.ClickException(
+            "nothing has been mirrored yet. Next: materialize a partition first, or run `make demo`"
+        )
     _console().print(table)
     for spec, day_ in incomplete:
         click.echo(f"\n{spec.name} {day_}:")
@@ -257,7 +262,7 @@ def doctor() -> None:
     )
     shown = Table("", "looked at", "found", "next", box=None, pad_edge=False)
     verdicts = set()
-    for finding in chain(wrong, findings):
+    for finding in chain(wrong, findings, surroundings.examine(settings)):
         cells = (finding.subject, finding.found, finding.next)
         shown.add_row(_MARKS[finding.verdict], *map(escape, cells))
         verdicts.add(finding.verdict)

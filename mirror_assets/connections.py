@@ -5,8 +5,8 @@
 - a folder of four files, named by the same: ``ssh-config``, the private key, ``known-host``,
   ``my.cnf``.
 
-Through a tunnel the URL is the SSH host's view of the database. Messages name keys and files, never
-what they hold.
+The JSON file and each of the variables' files may lie in Secret Manager instead. Through a tunnel
+the URL is the SSH host's view of the database. Messages name keys and files, never what they hold.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from mirror_assets.mirroring.errors import MirrorError, SettingsError, placed
-from mirror_assets.mirroring.secret_files import check_file, check_private
+from mirror_assets.mirroring.secret_files import SecretFile, check_file, check_private
 from mirror_assets.mirroring.sources import Address, Tunnel, parsed
 from mirror_assets.mirroring.ssh import SshHost, read_host
+from mirror_assets.secret import SCHEME, Secrets
 from mirror_assets.settings import Settings
 
 #: Every environment variable read here, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
     "<NAME>_SSH_HOST": ("", "user@host[:port] from which the database is reached; unset: directly"),
-    "<NAME>_SSH_IDENTITY": ("", "private key file for that host, mode 0400 or 0600"),
-    "<NAME>_SSH_KNOWN_HOSTS": ("", "known_hosts file with that host's key"),
+    "<NAME>_SSH_IDENTITY": ("", "private key file for that host, mode 0400 or 0600, or sm://.."),
+    "<NAME>_SSH_KNOWN_HOSTS": ("", "known_hosts file with that host's key, or sm://.."),
     "<NAME>_SECRET_PATH": (
         "",
-        "instead of the URL: a JSON file of nine keys, or a folder of four files, with all of it",
+        "instead of the URL: a JSON file of nine keys (or sm://..), or a folder of four files, with"
+        " all of it",
     ),
 }
 _KEYS = frozenset(
@@ -43,6 +45,8 @@ _KEYS = frozenset(
         *("mysql_user", "mysql_password", "mysql_database"),
     ]
 )
+#: What says how a database is reached, and may lie in Secret Manager.
+_URL_PARTS = ("URL", "URL_FILE", "PASSWORD", "PASSWORD_FILE")
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PORTS = {"mysql": 3306, "mariadb": 3306, "postgresql": 5432}
 #: Of an ssh-config we read these; what we say ourselves may stand there too.
@@ -69,14 +73,14 @@ def address(settings: Settings, name: str, url: str | None = None) -> Address:
         url = url or settings.database_url(name)
         if not env.get(host):
             return Address(url)
-        reached = read_host(lambda key: env.get(key, ""), host)
+        reached = _host(settings, host)
         with placed(host):
             return _through(reached, parsed(url, name, "kind+driver://user@host/db"), host)
-    _refuse_twice(env, secret, [f"{prefix}_DATABASE_URL", f"{prefix}_DATABASE_URL_FILE", host])
+    _refuse_twice(env, prefix)
     path = Path(env[secret]).absolute()
-    if path.is_dir():
+    if path.is_dir() and not settings.secrets.is_elsewhere(secret):
         return _of_folder(path, secret)
-    return _of_json(path, secret, env.get(f"{prefix}_SSH_KNOWN_HOSTS", ""), prefix)
+    return _of_json(settings.secrets, env[secret], prefix)
 
 
 def is_named(settings: Settings, name: str) -> bool:
@@ -92,9 +96,26 @@ def faults(settings: Settings, names: Sequence[str]) -> Iterator[MirrorError]:
         forms = (f"{name.upper()}_{form}" for form in ("SSH_HOST", "SECRET_PATH"))
         if any(settings.variables.get(form) for form in forms):
             try:
-                address(settings, name)
+                _check(settings, name)
             except MirrorError as error:
                 yield error
+
+
+def _check(settings: Settings, name: str) -> None:
+    """Raise what is wrong, as far as it can be seen without fetching a secret."""
+    prefix, secrets = name.upper(), settings.secrets
+    urls = [f"{prefix}_DATABASE_{part}" for part in _URL_PARTS]
+    if secrets.is_elsewhere(f"{prefix}_SECRET_PATH"):
+        _refuse_twice(settings.variables, prefix)
+        _known_hosts(secrets, prefix)
+    elif any(map(secrets.is_elsewhere, urls)):
+        _host(settings, f"{prefix}_SSH_HOST")
+    else:
+        address(settings, name)
+
+
+def _host(settings: Settings, variable: str) -> SshHost:
+    return read_host(lambda key: settings.variables.get(key, ""), settings.secrets, variable)
 
 
 def _through(host: SshHost, url: URL, form: str) -> Address:
@@ -103,12 +124,13 @@ def _through(host: SshHost, url: URL, form: str) -> Address:
     return Address(url.render_as_string(hide_password=False), tunnel, form)
 
 
-def _refuse_twice(env: Mapping[str, str], secret: str, others: list[str]) -> None:
+def _refuse_twice(env: Mapping[str, str], prefix: str) -> None:
+    others = (f"{prefix}_{part}" for part in ("DATABASE_URL", "DATABASE_URL_FILE", "SSH_HOST"))
     both = [name for name in others if env.get(name)]
     if both:
         raise SettingsError(
             f"the database is named twice, also by {both[0]}",
-            where=secret,
+            where=f"{prefix}_SECRET_PATH",
             remedy="unset one of them",
         )
 
@@ -116,22 +138,17 @@ def _refuse_twice(env: Mapping[str, str], secret: str, others: list[str]) -> Non
 # --- The nine keys --------------------------------------------------------------------------
 
 
-def _of_json(path: Path, variable: str, known_hosts: str, prefix: str) -> Address:
-    found = _nine_keys(path, variable)
-    if not known_hosts:
-        raise SettingsError(
-            "the JSON file has no host key, and this names none",
-            where=f"{prefix}_SSH_KNOWN_HOSTS",
-            remedy="name a known_hosts file with the SSH host's key: docs/operations.md",
-        )
-    known = check_file(Path(known_hosts).absolute(), f"{prefix}_SSH_KNOWN_HOSTS")
+def _of_json(secrets: Secrets, stated: str, prefix: str) -> Address:
+    variable = f"{prefix}_SECRET_PATH"
+    found = _nine_keys(secrets.in_file(variable) or "", Path(stated).name, variable)
+    known = _known_hosts(secrets, prefix)
     if found["mysql_local_host"] not in _LOCAL:
         raise SettingsError(
             "mysql_local_host is not this machine: a tunnel is never opened to the network",
             where=variable,
             remedy="write 127.0.0.1",
         )
-    identity = check_private(path.parent / found["ssh_private_key_path"], variable)
+    identity = _key_of_json(secrets, stated, found["ssh_private_key_path"], variable)
     with placed(variable):
         place = f"{found['ssh_user']}@{found['ssh_hostname']}"
         return _mysql(
@@ -145,16 +162,38 @@ def _of_json(path: Path, variable: str, known_hosts: str, prefix: str) -> Addres
         )
 
 
-def _nine_keys(path: Path, variable: str) -> dict[str, str]:
-    check_private(path, variable)
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_pairs)
-    except ValueError:  # it may quote a password
+def _known_hosts(secrets: Secrets, prefix: str) -> SecretFile:
+    variable = f"{prefix}_SSH_KNOWN_HOSTS"
+    known = secrets.file(variable, private=False)
+    if known is None:
         raise SettingsError(
-            f"{path.name} is not JSON, or has a key twice", where=variable
-        ) from None
+            "the JSON file has no host key, and this names none",
+            where=variable,
+            remedy="name a known_hosts file with the SSH host's key: docs/operations.md",
+        )
+    return known
+
+
+def _key_of_json(secrets: Secrets, stated: str, key: str, variable: str) -> SecretFile:
+    """The private key that a JSON file names: beside it, at a whole path, or in Secret Manager."""
+    if key.startswith(SCHEME):
+        return secrets.file_of(variable, key)
+    if secrets.is_elsewhere(variable) and not Path(key).is_absolute():
+        raise SettingsError(
+            "ssh_private_key_path names a file beside the JSON file, which is in Secret Manager",
+            where=variable,
+            remedy="write the key's own sm://<project>/<name> there, or an absolute path",
+        )
+    return secrets.file_of(variable, str(Path(stated).parent / key))
+
+
+def _nine_keys(text: str, name: str, variable: str) -> dict[str, str]:
+    try:
+        raw = json.loads(text, object_pairs_hook=_pairs)
+    except ValueError:  # it may quote a password
+        raise SettingsError(f"{name} is not JSON, or has a key twice", where=variable) from None
     if not isinstance(raw, dict):
-        raise SettingsError(f"{path.name} is not a JSON object", where=variable)
+        raise SettingsError(f"{name} is not a JSON object", where=variable)
     faults = [f"misses {key}" for key in sorted(_KEYS - set(raw))]
     faults += [f"has an unknown key {key}" for key in sorted(set(raw) - _KEYS)]
     faults += [
@@ -164,7 +203,7 @@ def _nine_keys(path: Path, variable: str) -> dict[str, str]:
     ]
     if faults:
         raise SettingsError(
-            f"{path.name} {'; '.join(faults)}",
+            f"{name} {'; '.join(faults)}",
             where=variable,
             remedy=f"its keys are exactly: {', '.join(sorted(_KEYS))}",
         )

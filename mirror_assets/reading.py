@@ -23,8 +23,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
     f"{_JOB}_URL": ("", "hook that writes them while it answers a POST"),
     f"{_JOB}_SECRET_FILE": ("", "file holding the hook's bearer secret, mode 0400"),
     f"{_JOB}_HOST": ("", "user@host[:port] to run the job's command on, by SSH"),
-    f"{_JOB}_IDENTITY": ("", "private key file for that host, mode 0400 or 0600"),
-    f"{_JOB}_KNOWN_HOSTS": ("", "known_hosts file with that host's key"),
+    f"{_JOB}_IDENTITY": ("", "private key file for that host, mode 0400 or 0600, or sm://.."),
+    f"{_JOB}_KNOWN_HOSTS": ("", "known_hosts file with that host's key, or sm://.."),
     f"{_JOB}_COMMAND": (
         "",
         "the command that writes them; without a host, on this machine; without any job, the"
@@ -74,6 +74,6 @@ def _exported(settings: Settings, spec: DatabaseSpec) -> tuple[Files, Job | None
     minutes = value(f"{prefix}_MINUTES")
     if not _MINUTES.fullmatch(minutes) or not float(minutes):
         raise SettingsError(f"{minutes!r} is not a number of minutes", where=f"{prefix}_MINUTES")
-    job = read_job(value, settings.secret, prefix)
+    job = read_job(value, settings.secrets, prefix)
     files = Files(value(folder), value(f"{name}_EXPORT_LABEL"), folder)
     return files, Job(job, 60 * float(minutes)) if job else None

@@ -1,23 +1,22 @@
 """Secrets: from a variable, a private file, or Google Secret Manager. Never printed.
 
 ``sm://<project>/<name>[/<version>]`` may stand wherever a secret, or the file that holds it, is
-named. Such a secret is kept in memory only; a program that needs a file (OpenSSH) is given one of
-mode 0600 that is gone when it is done.
+named. Such a secret is kept in memory only, also for a program that needs a file (OpenSSH).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror_assets.mirroring.errors import SettingsError, TransientError
 from mirror_assets.mirroring.google_login import may_pass
-from mirror_assets.mirroring.secret_files import check_private
-from mirror_assets.mirroring.storage import private_file, private_folder
+from mirror_assets.mirroring.secret_files import SecretFile, check_file, check_private, in_memory
 
 if TYPE_CHECKING:
     from google.cloud.secretmanager_v1 import SecretManagerServiceClient
@@ -71,25 +70,31 @@ class Secrets:
         path = Path(stated) if stated else default
         if path is None or not (stated or path.is_file()):
             return None
-        return check_private(path, variable).read_text(encoding="utf-8").strip()
+        return _text(check_private(path, variable).read_bytes(), str(path), variable)
 
-    @contextmanager
-    def file(self, variable: str, scratch: Path) -> Iterator[Path | None]:
-        """The file that a variable names, for a program that reads it itself.
+    def file(self, variable: str, *, private: bool = True) -> SecretFile | None:
+        """The file that a variable names, for a program that reads it itself; None by default.
 
-        A secret of Secret Manager lies in ``scratch`` meanwhile, readable by its owner only.
+        A secret of Secret Manager is fetched when the file is wanted. Raises SettingsError.
         """
         stated = self._variables.get(variable, "")
-        if not stated.startswith(SCHEME):
-            yield check_private(Path(stated).absolute(), variable) if stated else None
-            return
-        path = private_folder(scratch) / f"{variable.lower()}-{os.urandom(4).hex()}"
-        try:
-            with private_file(path) as file:
-                file.write(f"{self._fetch(variable, stated)}\n".encode())
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+        return self.file_of(variable, stated, private=private) if stated else None
+
+    def file_of(self, variable: str, stated: str, *, private: bool = True) -> SecretFile:
+        """The file at a path or a reference that a variable's own file names."""
+        if stated.startswith(SCHEME):
+            check_reference(variable, stated)
+            return partial(self._in_memory, variable, stated)
+        path = Path(stated).absolute()
+        return check_private(path, variable) if private else check_file(path, variable)
+
+    def is_elsewhere(self, variable: str) -> bool:
+        """Whether a variable names a secret of Secret Manager, and rightly. Fetches none."""
+        stated = self._variables.get(variable, "")
+        return stated.startswith(SCHEME) and bool(check_reference(variable, stated))
+
+    def _in_memory(self, variable: str, reference: str) -> AbstractContextManager[Path]:
+        return in_memory(variable.lower(), f"{self._fetch(variable, reference)}\n")
 
     def _fetch(self, variable: str, reference: str) -> str:
         if reference not in self._fetched:
@@ -97,8 +102,8 @@ class Secrets:
         return self._fetched[reference]
 
 
-def fetch(variable: str, reference: str) -> str:
-    """A secret of Google Secret Manager. Raises SettingsError, SecretsUnavailable."""
+def check_reference(variable: str, reference: str) -> re.Match[str]:
+    """The parts of a reference. Raises SettingsError."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise SettingsError(
@@ -106,6 +111,12 @@ def fetch(variable: str, reference: str) -> str:
             where=variable,
             remedy="write sm://<project>/<name> or sm://<project>/<name>/<version>",
         )
+    return match
+
+
+def fetch(variable: str, reference: str) -> str:
+    """A secret of Google Secret Manager. Raises SettingsError, SecretsUnavailable."""
+    match = check_reference(variable, reference)
     # imported here: half a second, and needed only where a secret lies there
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
@@ -124,7 +135,14 @@ def fetch(variable: str, reference: str) -> str:
         ) from None
     except (GoogleAPICallError, RetryError) as error:
         raise _refusal(variable, path, getattr(error, "code", None)) from None
-    return answer.payload.data.decode().strip()
+    return _text(answer.payload.data, path, variable)
+
+
+def _text(data: bytes, what: str, variable: str) -> str:
+    try:
+        return data.decode().strip()
+    except UnicodeDecodeError:  # it quotes the secret
+        raise SettingsError(f"{what} is not text in UTF-8", where=variable) from None
 
 
 def _client() -> SecretManagerServiceClient:

@@ -26,7 +26,7 @@ SHARED = (
     "secret",
     "settings",
 )
-TOP = ("configuration", "definitions", "cli", "shell", "demo")
+TOP = ("configuration", "definitions", "surroundings", "cli", "shell", "demo")
 _PROOF = "mirror_assets.mirroring.proof"
 
 

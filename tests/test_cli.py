@@ -61,6 +61,7 @@ def test_status_of_a_complete_day_exits_0(bench: Bench, mirror: Mirror) -> None:
 
 def test_status_before_anything_was_mirrored_says_so(mirror: Mirror) -> None:
     result = mirror("status")
+    assert result.exit_code == 1
     assert "nothing has been mirrored yet" in result.output
 
 

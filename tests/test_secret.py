@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.secret_files import at_hand
 from mirror_assets.secret import Secrets, SecretsUnavailable
 from mirror_assets.settings import Settings
 from tests.fakes.secret_manager import SecretManager, secret_manager
@@ -47,32 +49,45 @@ def test_whether_a_secret_is_stated_asks_nobody(manager: SecretManager) -> None:
     assert manager.asked == []
 
 
-def test_a_program_is_given_a_private_file_that_goes_away(
-    manager: SecretManager, tmp_path: Path
-) -> None:
+def test_a_program_is_given_a_private_file_that_lies_on_no_disk(manager: SecretManager) -> None:
     manager.secrets[NAME] = "-----BEGIN KEY-----"
-    secrets = Secrets({"KEY_FILE": REFERENCE})
-    with pytest.raises(KeyboardInterrupt), secrets.file("KEY_FILE", tmp_path / "s") as path:
-        assert path is not None
-        assert path.read_text() == "-----BEGIN KEY-----\n"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        raise KeyboardInterrupt
-    assert list((tmp_path / "s").iterdir()) == []
+    file = Secrets({"KEY_FILE": REFERENCE}).file("KEY_FILE")
+    assert manager.asked == [], "fetched when it is wanted"
+    assert file is not None
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), at_hand(file) as path:
+            shown = subprocess.run(["cat", path], capture_output=True, text=True, check=True)
+            assert shown.stdout == "-----BEGIN KEY-----\n"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert path.resolve().name.startswith("memfd:key_file")
+            raise KeyboardInterrupt
+        assert not path.exists()
+    assert manager.asked == [NAME]
 
 
 def test_a_file_of_the_machine_is_handed_over_as_it_is(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("k")
+    secrets = Secrets({"KEY_FILE": str(key)})
+    assert secrets.file("KEY_FILE", private=False) == key
+    with pytest.raises(SettingsError, match="chmod 0400"):
+        secrets.file("KEY_FILE")
     key.chmod(0o400)
-    with Secrets({"KEY_FILE": str(key)}).file("KEY_FILE", tmp_path) as path:
+    assert secrets.file("KEY_FILE") == key
+    with at_hand(key) as path:
         assert path == key
     assert key.exists()
-    key.chmod(0o640)
-    with (
-        pytest.raises(SettingsError, match="chmod 0400"),
-        Secrets({"KEY_FILE": str(key)}).file("KEY_FILE", tmp_path),
-    ):
-        pass
+    assert secrets.file("OTHER_FILE") is None
+
+
+def test_a_secret_that_is_not_text_is_not_quoted(manager: SecretManager, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"hush \xff")
+    path.chmod(0o400)
+    with pytest.raises(SettingsError, match="not text in UTF-8") as caught:
+        Secrets({"X_FILE": str(path)}).in_file("X_FILE")
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "MIRROR_CACHE_JOB_URL": ("", "hook that runs the job while it answers a POST"),
     "MIRROR_CACHE_JOB_SECRET_FILE": ("", "file holding the hook's bearer secret, mode 0400"),
     "MIRROR_CACHE_JOB_HOST": ("", "user@host[:port] to run the command on, by SSH"),
-    "MIRROR_CACHE_JOB_IDENTITY": ("", "private key file for that host, mode 0400 or 0600"),
-    "MIRROR_CACHE_JOB_KNOWN_HOSTS": ("", "known_hosts file with that host's key"),
+    "MIRROR_CACHE_JOB_IDENTITY": (
+        "",
+        "private key file for that host, mode 0400 or 0600, or sm://..",
+    ),
+    "MIRROR_CACHE_JOB_KNOWN_HOSTS": ("", "known_hosts file with that host's key, or sm://.."),
     "MIRROR_CACHE_JOB_COMMAND": ("", "the command, there; without a host, on this machine"),
     "MIRROR_CACHE_JOB_MINUTES": ("60", "minutes from the start until its rows must be there"),
     "MIRROR_CACHE_JOB_WAIT_MINUTES": (
@@ -58,7 +61,7 @@ class CacheSettings:
         def value(name: str) -> str:
             return env.get(name) or VARIABLES[name][0]
 
-        job = read_job(value, settings.secret, "MIRROR_CACHE_JOB")
+        job = read_job(value, settings.secrets, "MIRROR_CACHE_JOB")
         if job is None:
             return None
         minutes = _number(value, "MIRROR_CACHE_JOB_MINUTES")

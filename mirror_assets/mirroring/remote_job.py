@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
@@ -31,6 +31,7 @@ from mirror_assets.mirroring.errors import (
     placed,
     reason,
 )
+from mirror_assets.mirroring.secret_files import NamedSecrets
 from mirror_assets.mirroring.ssh import SshHost, Value, read_host
 
 Log = Callable[[str], None]
@@ -70,10 +71,6 @@ class JobRefused(PermanentError):  # noqa: N818
     """The job could not be started: the other side, or we, refused."""
 
     kind = "job_refused"
-
-
-#: The contents of the file that a variable names; None where it is not set.
-Secret = Callable[[str], str | None]
 
 
 # --- Output ---------------------------------------------------------------------------------
@@ -165,12 +162,13 @@ class SshJob:
         deadline = time.monotonic() + seconds
         with tempfile.TemporaryDirectory(prefix="remote-job-") as folder:
             client_log = Path(folder) / "ssh.log"
-            code = _run_until(self._arguments(client_log), lines, deadline)
+            with self._client(client_log) as arguments:
+                code = _run_until(arguments, lines, deadline)
             if code == _SSH_FAILED:
                 self._raise_if_never_begun(client_log)
         return code
 
-    def _arguments(self, client_log: Path) -> list[str]:
+    def _client(self, client_log: Path) -> AbstractContextManager[list[str]]:
         return self.host.command(
             *("-tt", "-E", str(client_log)),
             remote=[shlex.join(self.command)],
@@ -335,7 +333,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 # --- Settings -------------------------------------------------------------------------------
 
 
-def read_job(value: Value, secret: Secret, prefix: str) -> RemoteJob | None:
+def read_job(value: Value, secrets: NamedSecrets, prefix: str) -> RemoteJob | None:
     """The job that variables ``<prefix>_URL``, ``_SECRET_FILE``, ``_HOST``, ``_IDENTITY``,
     ``_KNOWN_HOSTS`` and ``_COMMAND`` name; None where they name none. Raises SettingsError.
     """
@@ -348,17 +346,17 @@ def read_job(value: Value, secret: Secret, prefix: str) -> RemoteJob | None:
             remedy=f"set it, or {prefix}_COMMAND (with {prefix}_HOST), not both",
         )
     if url:
-        return _hook(url, secret, prefix)
+        return _hook(url, secrets, prefix)
     if place and not command:
         raise SettingsError("the host has nothing to run", where=f"{prefix}_COMMAND")
     if place:
-        return SshJob(read_host(value, f"{prefix}_HOST"), command)
+        return SshJob(read_host(value, secrets, f"{prefix}_HOST"), command)
     return LocalJob(command) if command else None
 
 
-def _hook(url: str, secret: Secret, prefix: str) -> HttpJob:
+def _hook(url: str, secrets: NamedSecrets, prefix: str) -> HttpJob:
     secret_file = f"{prefix}_SECRET_FILE"
-    found = secret(secret_file)
+    found = secrets.in_file(secret_file)
     if not found:
         raise SettingsError(
             "the hook has no secret",

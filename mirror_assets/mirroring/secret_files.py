@@ -1,10 +1,56 @@
-"""Files that hold a secret: only their owner may read them."""
+"""Files that hold a secret: only their owner may read them.
+
+One that no disk holds lies in memory for as long as a program reads it.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from mirror_assets.mirroring.errors import SettingsError
+
+#: A file on disk, or one that is made when it is wanted.
+SecretFile = Path | Callable[[], AbstractContextManager[Path]]
+
+
+class NamedSecrets(Protocol):
+    """The secrets and files that variables name. Both raise SettingsError."""
+
+    def in_file(self, variable: str) -> str | None:
+        """The contents of such a file; None where it is not set."""
+
+    def file(self, variable: str, *, private: bool = True) -> SecretFile | None:
+        """Such a file, for a program that reads it itself; None where it is not set.
+
+        Others may read it only where it is not ``private``.
+        """
+
+
+@contextmanager
+def at_hand(file: SecretFile) -> Iterator[Path]:
+    """Where a program finds a file, as long as this lasts."""
+    if isinstance(file, Path):
+        yield file
+        return
+    with file() as path:
+        yield path
+
+
+@contextmanager
+def in_memory(name: str, text: str) -> Iterator[Path]:
+    """A file of mode 0600 on no disk, so that no end of this process leaves it behind.
+
+    Other processes of this user find it at the path, while this lasts.
+    """
+    with os.fdopen(os.memfd_create(name), "wb") as file:  # programs we start do not inherit it
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text.encode())
+        file.flush()
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
 def check_file(path: Path, where: str) -> Path:

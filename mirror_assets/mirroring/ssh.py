@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mirror_assets.mirroring.errors import (
     SshUnavailable,
     placed,
 )
-from mirror_assets.mirroring.secret_files import check_file, check_private
+from mirror_assets.mirroring.secret_files import NamedSecrets, SecretFile, at_hand, check_private
 
 #: Reads a variable; "" where it is not set.
 Value = Callable[[str], str]
@@ -112,8 +113,8 @@ class SshHost:
 
     host: str
     user: str
-    identity: Path
-    known_hosts: Path
+    identity: SecretFile
+    known_hosts: SecretFile
     port: int = 22
 
     def __post_init__(self) -> None:
@@ -121,7 +122,7 @@ class SshHost:
         check_name("the SSH user", self.user)
 
     @classmethod
-    def parse(cls, place: str, identity: Path, known_hosts: Path) -> SshHost:
+    def parse(cls, place: str, identity: SecretFile, known_hosts: SecretFile) -> SshHost:
         """Of ``user@host`` or ``user@host:port``. Raises SettingsError."""
         match = _PLACE.fullmatch(place)
         if match is None or not 0 < int(match["port"] or 22) < 1 << 16:
@@ -134,15 +135,24 @@ class SshHost:
         """What may be shown of it."""
         return f"ssh {self.host}:{self.port}"
 
-    def command(self, *flags: str, remote: Sequence[str] = (), **options: str) -> list[str]:
-        """The client's argument list, for no shell; ``options`` are ssh_config's."""
-        chosen = {**_OPTIONS, "UserKnownHostsFile": f'"{_plain(self.known_hosts)}"', **options}
-        return [
-            *("ssh", "-F", os.devnull, *flags),
-            *(f"-o{name}={value}" for name, value in chosen.items()),
-            *("-i", _plain(self.identity), "-p", str(self.port), "-l", self.user),
-            *("--", self.host, *remote),
-        ]
+    @contextmanager
+    def command(
+        self, *flags: str, remote: Sequence[str] = (), **options: str
+    ) -> Iterator[list[str]]:
+        """The client's argument list, for no shell; ``options`` are ssh_config's.
+
+        The files that it names can be read as long as this lasts, and the client reads them before
+        it is logged in. Raises SettingsError, TransientError when there are none to be had.
+        """
+        with at_hand(self.identity) as identity, at_hand(self.known_hosts) as known_hosts:
+            check_private(identity, self.where)
+            chosen = {**_OPTIONS, "UserKnownHostsFile": f'"{_plain(known_hosts)}"', **options}
+            yield [
+                *("ssh", "-F", os.devnull, *flags),
+                *(f"-o{name}={value}" for name, value in chosen.items()),
+                *("-i", _plain(identity), "-p", str(self.port), "-l", self.user),
+                *("--", self.host, *remote),
+            ]
 
     def complaint(self, said: str) -> MirrorError | None:
         """The client's own complaint in our words: SshRefused, SshUnavailable or nothing known."""
@@ -152,16 +162,14 @@ class SshHost:
         return None
 
 
-def read_host(value: Value, variable: str) -> SshHost:
+def read_host(value: Value, secrets: NamedSecrets, variable: str) -> SshHost:
     """The SSH host of a variable ``.._HOST``, with ``.._IDENTITY`` and ``.._KNOWN_HOSTS``."""
     prefix = variable.removesuffix("_HOST")
-    names = [f"{prefix}_{part}" for part in ("IDENTITY", "KNOWN_HOSTS")]
-    for name in names:
-        if not value(name):
-            raise SettingsError("the SSH host needs this file", where=name)
-    identity, known_hosts = (Path(value(variable)).absolute() for variable in names)
-    check_private(identity, names[0])
-    check_file(known_hosts, names[1])
+    identity = secrets.file(f"{prefix}_IDENTITY")
+    known_hosts = secrets.file(f"{prefix}_KNOWN_HOSTS", private=False)
+    if identity is None or known_hosts is None:
+        missing = "KNOWN_HOSTS" if identity else "IDENTITY"
+        raise SettingsError("the SSH host needs this file", where=f"{prefix}_{missing}")
     with placed(variable):
         return SshHost.parse(value(variable), identity, known_hosts)
 

@@ -27,7 +27,6 @@ from mirror_assets.mirroring.errors import (
     SshRefused,
     SshUnavailable,
 )
-from mirror_assets.mirroring.secret_files import check_private
 from mirror_assets.mirroring.sources.base import Login, Snapshot, Source, TableState
 from mirror_assets.mirroring.ssh import SshHost, check_name
 
@@ -100,7 +99,6 @@ class Tunnel:
             raise _after(self.attempts, error) from None
 
     def _begin(self) -> OpenTunnel:
-        check_private(self.host.identity, self.host.where)
         for _ in range(_MOST_PORTS):
             opened = OpenTunnel(self.host, self._target, self.choose_port())
             try:
@@ -150,6 +148,7 @@ class OpenTunnel:
         self._is_up = False
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._supervise, name="ssh", daemon=True)
+        self._files = ExitStack()  # those that the client reads at its start
         self._command = self._arguments()
         self._thread.start()
 
@@ -163,17 +162,15 @@ class OpenTunnel:
                 remedy="apt-get install openssh-client util-linux",
             )
         # the client runs the local command once it is logged in and listens
-        return [
-            *("setpriv", "--pdeathsig", "KILL"),
-            *self._host.command(
-                *("-N", "-L", f"{LOOPBACK}:{self.port}:{self._target}"),
-                Ciphers=_CIPHERS,
-                ExitOnForwardFailure="yes",
-                PermitLocalCommand="yes",
-                LocalCommand=f"echo {self._token}",
-                LogLevel="INFO",
-            ),
-        ]
+        client = self._host.command(
+            *("-N", "-L", f"{LOOPBACK}:{self.port}:{self._target}"),
+            Ciphers=_CIPHERS,
+            ExitOnForwardFailure="yes",
+            PermitLocalCommand="yes",
+            LocalCommand=f"echo {self._token}",
+            LogLevel="INFO",
+        )
+        return ["setpriv", "--pdeathsig", "KILL", *self._files.enter_context(client)]
 
     def _supervise(self) -> None:
         try:
@@ -205,7 +202,8 @@ class OpenTunnel:
 
     def wait_until_up(self) -> bool:
         """Whether the client listens; else it has ended, or was too slow."""
-        self._settled.wait(_START_SECONDS)
+        with self._files:
+            self._settled.wait(_START_SECONDS)
         return self._is_up
 
     @property
