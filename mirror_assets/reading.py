@@ -9,7 +9,7 @@ from mirror_assets import backups
 from mirror_assets.connections import address
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import SettingsError
-from mirror_assets.mirroring.sources import Files, Job, Source, join, open_backup, open_source
+from mirror_assets.mirroring.sources import ExportJob, Files, Source, join, open_backup, open_source
 from mirror_assets.settings import Settings
 
 _JOB = "<NAME>_EXPORT_JOB"
@@ -57,7 +57,7 @@ def check(settings: Settings, databases: Sequence[DatabaseSpec]) -> None:
         _exported(settings, spec)
 
 
-def _exported(settings: Settings, spec: DatabaseSpec) -> tuple[Files, Job | None] | None:
+def _exported(settings: Settings, spec: DatabaseSpec) -> tuple[Files, ExportJob | None] | None:
     """The files that the database's application exports, and the job that writes them."""
     name = spec.name.upper()
 
@@ -76,4 +76,4 @@ def _exported(settings: Settings, spec: DatabaseSpec) -> tuple[Files, Job | None
         raise SettingsError(f"{minutes!r} is not a number of minutes", where=f"{prefix}_MINUTES")
     job = read_job(value, settings.secrets, prefix)
     files = Files(value(folder), value(f"{name}_EXPORT_LABEL"), folder)
-    return files, Job(job, 60 * float(minutes)) if job else None
+    return files, ExportJob(job, 60 * float(minutes)) if job else None

@@ -6,19 +6,23 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 import yaml
 
 from mirror_assets import reading
 from mirror_assets.commons import assets as commons
 from mirror_assets.mirroring.catalog import DatabaseSpec, load
 from mirror_assets.mirroring.errors import MirrorError
-from mirror_assets.mirroring.sources import Source
+from mirror_assets.mirroring.sources import ExportJob, Files, Source, join, open_source
+from mirror_assets.mirroring.sources.exported import JoinedSource
+from mirror_assets.mirroring.storage import Storage
 from mirror_assets.settings import Settings
 from tests.conftest import KindBench, utc_now
+from tests.fakes.cloud_storage import CloudStorage
 
 CANARY = "canary-of-an-answer"
 SCHEMA = """\
@@ -47,6 +51,16 @@ print("written 3 rows")
 print("a row: {CANARY}")
 sys.exit(code)
 """
+_OPEN = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+)
+_WATCHING = f"""
+import sqlalchemy
+with sqlalchemy.create_engine(URL).connect() as connection:
+    found = connection.exec_driver_sql({_OPEN!r}).scalar()
+{_JOB.replace("sys.exit", '(folder / "transactions").write_text(str(found)); sys.exit')}
+"""
 
 
 class Desk:
@@ -65,17 +79,33 @@ class Desk:
             "exported_builder_table_names": f'"{table}"',
         }
 
-    def settings(self, files: dict[str, str] | None = None, code: int = 0, **more: str) -> Settings:
+    def settings(
+        self,
+        files: dict[str, str] | None = None,
+        code: int = 0,
+        script_text: str = _JOB,
+        **more: str,
+    ) -> Settings:
         named = {"CLINIC_EXPORT_FILES": str(self.folder), "CLINIC_DATABASE_URL": self.bench.url}
         if files is not None:
             script = self.folder.parent / "job.py"
-            script.write_text(_JOB)
+            script.write_text(script_text.replace("URL", repr(self.bench.url)))
             command = [sys.executable, str(script), str(self.folder), json.dumps(files), str(code)]
             named["CLINIC_EXPORT_JOB_COMMAND"] = shlex.join(command)
         return self.bench.settings_with(**named | more)
 
-    def source(self, spec: DatabaseSpec, files: dict[str, str] | None, code: int = 0) -> Source:
-        return reading.source(self.settings(files, code), spec)
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+
+    def source(
+        self,
+        spec: DatabaseSpec,
+        files: dict[str, str] | None,
+        code: int = 0,
+        script: str = _JOB,
+    ) -> Source:
+        return reading.source(self.settings(files, code, script), spec)
 
 
 @pytest.fixture
@@ -204,6 +234,107 @@ def test_files_that_the_job_did_not_write_again_are_refused(desk: Desk) -> None:
     assert again["builder_question"].error is not None
     assert "did not write its files again" in again["builder_question"].error.what
     assert again["patient"].published
+
+
+class _Rewriting(Files):
+    """Files that another run of the job writes anew, after ``passes`` over the data."""
+
+    def __init__(self, desk: Desk, passes: int, anew: dict[str, str]) -> None:
+        super().__init__(str(desk.folder), "prod", "CLINIC_EXPORT_FILES")
+        self._desk, self._left, self._anew = desk, passes, anew
+
+    def lines(self, table: str, day: date) -> Iterator[bytes]:
+        yield from super().lines(table, day)
+        self._left -= 1
+        if self._left == 0:
+            self._desk.write(self._anew)
+
+
+def _of_columns(schema: str, data: str, *names: str) -> dict[str, str]:
+    """Files of one row; in any order of the columns, each value would fit into any of them."""
+    lines = [f"{name},text,YES\n" for name in names]
+    return {schema: f"id,uuid,NO\n{''.join(lines)}", data: f"{FIRST},{','.join(names)}\n"}
+
+
+@pytest.mark.parametrize("passes", [1, 2], ids=["between count and rows", "while rows are read"])
+def test_files_that_are_written_anew_meanwhile_are_never_mixed(desk: Desk, passes: int) -> None:
+    spec = desk.bench.catalog(["patient", "builder_question"])
+    schema, data = (
+        f"prod_export_builder_question_{kind}_{desk.day}" for kind in ("schema", "data")
+    )
+    desk.write(desk.files() | _of_columns(schema, data, "note", "title"))
+    files = _Rewriting(desk, passes, _of_columns(schema, data, "title", "note"))
+    source = join(spec, open_source(spec, desk.bench.url), files, None)
+    reports = desk.bench.mirror_day(spec, source=source)
+    assert reports["patient"].published
+    error = reports["builder_question"].error
+    assert error is not None
+    assert (error.kind, error.transient) == ("refresh_landed", True)
+    again = desk.bench.mirror_day(spec, source=source)["builder_question"]
+    assert (again.error, again.loaded) == (None, 1)
+    assert desk.bench.query("SELECT title, note FROM clinic_mirror.builder_question") == [
+        ("title", "note")
+    ]
+
+
+def test_files_that_are_being_written_are_not_called_broken(desk: Desk) -> None:
+    spec = desk.bench.catalog(["builder_question"])
+    desk.write(desk.files())
+    data = f"prod_export_builder_question_data_{desk.day}"
+    files = _Rewriting(desk, 1, {data: DATA[:-1]})
+    source = join(spec, open_source(spec, desk.bench.url), files, None)
+    error = desk.bench.mirror_day(spec, source=source)["builder_question"].error
+    assert error is not None
+    assert error.kind == "refresh_landed"
+
+
+def test_a_file_written_anew_in_cloud_storage_is_another_one(cloud_storage: CloudStorage) -> None:
+    bucket, day = cloud_storage.bucket(), utc_now().date()
+    files = Files(bucket, "prod", "CLINIC_EXPORT_FILES")
+    assert files.state("t", day) == {"schema": "", "data": ""}
+    there = Storage(bucket)
+    paths = [f"{bucket}/prod_export_t_{kind}_{day:%Y%m%d}" for kind in ("schema", "data")]
+    there.put(dict.fromkeys(paths, b"a,text,YES\n"))
+    first = files.state("t", day)
+    assert first == files.state("t", day)
+    there.put({paths[1]: b"b,text,YES\n"})
+    second = files.state("t", day)
+    assert (second["schema"], second["data"] == first["data"]) == (first["schema"], False)
+
+
+def test_the_job_runs_before_a_transaction_is_open(desk: Desk) -> None:
+    """It may take an hour, for which an open snapshot would hold the database's vacuum back."""
+    spec = desk.bench.catalog(["patient", "builder_question"])
+    source = desk.source(spec, desk.files(), script=_WATCHING)
+    assert desk.bench.mirror_day(spec, source=source)["builder_question"].published
+    assert (desk.folder / "transactions").read_text() == "0"
+    engine = sqlalchemy.create_engine(desk.bench.url)
+    # the twin: an open snapshot is seen by the same question
+    with source.snapshot(), engine.connect() as connection:
+        assert connection.exec_driver_sql(_OPEN).scalar() == 1
+
+
+def test_files_of_a_day_that_is_not_the_snapshots_are_refused(desk: Desk) -> None:
+    spec = desk.bench.catalog(["patient", "builder_question"])
+    yesterday = utc_now() - timedelta(days=1)
+    desk.write(desk.files())
+    files = Files(str(desk.folder), "prod", "CLINIC_EXPORT_FILES")
+
+    class Relisting:
+        def run(self, _log: object, _seconds: float) -> int:
+            desk.write({"exported_builder_table_names": "builder_question"})
+            return 0
+
+    job = ExportJob(Relisting(), 60)
+    source = JoinedSource(
+        spec, open_source(spec, desk.bench.url), files, job, clock=lambda: yesterday
+    )
+    reports = desk.bench.mirror_day(spec, source=source)
+    assert reports["patient"].published
+    error = reports["builder_question"].error
+    assert error is not None
+    assert (error.kind, error.transient) == ("export_job", True)
+    assert f"the files of {yesterday.date()}" in error.what
 
 
 def test_without_a_job_the_files_of_the_day_are_taken(desk: Desk) -> None:

@@ -9,15 +9,15 @@ from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.sources.address import Address
 from mirror_assets.mirroring.sources.base import Copy, Provider, Source
 from mirror_assets.mirroring.sources.common import parsed
-from mirror_assets.mirroring.sources.exported import Files, Job, JoinedSource
+from mirror_assets.mirroring.sources.exported import ExportJob, Files, JoinedSource
 from mirror_assets.mirroring.sources.tls import secured, shown_tls
 from mirror_assets.mirroring.sources.tunnel import Tunnel, TunneledSource
 
 __all__ = [
     "Address",
     "Copy",
+    "ExportJob",
     "Files",
-    "Job",
     "Provider",
     "Source",
     "Tunnel",
@@ -61,7 +61,7 @@ def open_backup(spec: DatabaseSpec, provider: Provider) -> Source:
     return BackupSource(spec, provider)
 
 
-def join(spec: DatabaseSpec, source: Source, files: Files, job: Job | None) -> Source:
+def join(spec: DatabaseSpec, source: Source, files: Files, job: ExportJob | None) -> Source:
     """A source with the tables that its application exports as files."""
     return JoinedSource(spec, source, files, job)
 

@@ -19,16 +19,17 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from threading import Event
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from mirror_assets.mirroring.catalog import MASK, DatabaseSpec, TableSpec
 from mirror_assets.mirroring.errors import (
     MirrorError,
+    RefreshLanded,
     SourceFault,
     TransientError,
 )
@@ -54,8 +55,13 @@ class ExportFailed(TransientError):  # noqa: N818 - the kinds read as nouns
     kind = "export_job"
 
 
+#: Of each kind of file, a digest of what the storage knows of it (length, times, number or
+#: generation, checksum); "" while it is not there.
+_State = dict[str, str]
+
+
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """Who writes the files, and how many seconds it may take."""
 
     job: RemoteJob
@@ -78,14 +84,14 @@ class Files:
         lines = self._read(self._name(table, "schema", day)).decode(errors="replace").splitlines()
         return [_column(table, number, row) for number, row in enumerate(csv.reader(lines), 1)]
 
-    @contextmanager
-    def data(self, table: str, day: date) -> Iterator[IO[bytes]]:
-        with self._found(name := self._name(table, "data", day)):
-            file = self._storage.fs.open(self._path(name), "rb")
-        with file:
-            yield file
+    def lines(self, table: str, day: date) -> Iterator[bytes]:
+        """The data, line by line."""
+        # a generator: what its reader raises is not taken for a fault of the files
+        name = self._name(table, "data", day)
+        with self._found(name), self._storage.fs.open(self._path(name), "rb") as file:
+            yield from file
 
-    def state(self, table: str, day: date) -> dict[str, str]:
+    def state(self, table: str, day: date) -> _State:
         """What tells one writing of a table's files from the next."""
         return {kind: self._key(self._name(table, kind, day)) for kind in ("schema", "data")}
 
@@ -107,7 +113,7 @@ class Files:
             return self._storage.read(self._path(name))
 
     def _key(self, name: str) -> str:
-        """A digest of a file's length, times and number; "" while it is not there."""
+        """What tells one writing of a file from the next; "" while it is not there."""
         with self._storage.guard(name):
             self._storage.fs.invalidate_cache()
             try:
@@ -131,16 +137,28 @@ class Files:
 class JoinedSource:
     """A database's tables and those of its application's files; a table that is in both is read
     from the files. A job that fails costs the tables that only it has, and no others.
+
+    The job runs before a snapshot is opened: it may take an hour, for which an open transaction
+    would keep a live database from vacuuming.
     """
 
-    def __init__(self, spec: DatabaseSpec, source: Source, files: Files, job: Job | None) -> None:
+    def __init__(
+        self,
+        spec: DatabaseSpec,
+        source: Source,
+        files: Files,
+        job: ExportJob | None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._spec = spec
         self._source = source
         self._files = files
         self._job = job
-        self._has_run = False
+        self._clock = clock
+        self._ran_on: date | None = None
         self._fault: MirrorError | None = None
-        self._before: dict[str, dict[str, str]] = {}
+        self._before: dict[str, _State] = {}
 
     def states(self) -> dict[str, TableState]:
         found = self._source.states()
@@ -159,11 +177,21 @@ class JoinedSource:
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
+        if self._ran_on is None:
+            self._ran_on = self._clock().astimezone(UTC).date()
+            self._run_job(self._ran_on)
         with self._source.snapshot() as snapshot:
-            if not self._has_run:
-                self._has_run = True
-                self._run_job(snapshot.taken_at.date())
-            yield _Joined(self._spec, snapshot, self._files, self._fault, self._before)
+            fault = self._fault or self._of_another_day(snapshot.taken_at.date())
+            yield _Joined(self._spec, snapshot, self._files, fault, self._before)
+
+    def _of_another_day(self, day: date) -> MirrorError | None:
+        if self._job is None or day == self._ran_on:
+            return None
+        return ExportFailed(
+            f"the job wrote the files of {self._ran_on}, and the snapshot is of {day}",
+            where=self._spec.name,
+            remedy="midnight (UTC) came between them: re-execute from asset failure",
+        )
 
     def _run_job(self, day: date) -> None:
         """Run it once per source, and remember why its tables cannot be read."""
@@ -209,7 +237,7 @@ class _Joined:
         snapshot: Snapshot,
         files: Files,
         fault: MirrorError | None,
-        before: dict[str, dict[str, str]],
+        before: dict[str, _State],
     ) -> None:
         self._spec = spec
         self._snapshot = snapshot
@@ -220,6 +248,7 @@ class _Joined:
         self.isolation = snapshot.isolation
         self._day = snapshot.taken_at.date()
         self._listed = frozenset() if fault else frozenset(files.names())
+        self._read: dict[str, _Read] = {}
 
     def tables(self) -> dict[str, TableState]:
         own = {
@@ -233,47 +262,51 @@ class _Joined:
         if not self._is_exported(table):
             return self._snapshot.schema(table)
         self._refuse_old(table)
-        found = self._files.schema(table.name, self._day)
+        found = self._begin(table).columns
         schema = common.mirrored(self._spec, table, found, ())
         return TableSchema(tuple(_checked(column) for column in schema.columns), schema.primary_key)
 
     def count(self, table: TableSpec) -> int:
         if not self._is_exported(table):
             return self._snapshot.count(table)
-        with self._files.data(table.name, self._day) as file:
-            return sum(1 for _record in _records(file, self._where(table)))
+        return sum(1 for _record in self._rows(table))
 
     def export(self, table: TableSpec, schema: TableSchema, writer: ExportWriter) -> int:
         if not self._is_exported(table):
             return self._snapshot.export(table, schema, writer)
-        kept = _kept(self._files.schema(table.name, self._day), table)
+        kept = _kept(self._begun(table).columns, table)
         masked = [column.name in table.masked_columns for column in schema.columns]
         is_hex = [column.encoding == "hex" for column in schema.columns]
         where, rows = self._where(table), 0
         batch: list[bytes] = []
         held_bytes = 0
-        with self._files.data(table.name, self._day) as file:
-            for record in _records(file, where):
-                fields = _fields(record, where, rows + 1)
-                if len(fields) == kept.width:
-                    chosen = zip((fields[i] for i in kept.places), masked, is_hex, strict=True)
-                    fields = [_rewritten(*each) for each in chosen]
-                else:
-                    fields = _of_another_width(fields, len(schema.columns))
-                batch.append(b",".join(fields) + b"\n")
-                held_bytes += len(batch[-1])
-                rows += 1
-                if held_bytes >= _BATCH_BYTES:
-                    writer.write(b"".join(batch), len(batch), max(map(len, batch)))
-                    batch, held_bytes = [], 0
+        for record in self._rows(table):
+            fields = _fields(record, where, rows + 1)
+            if len(fields) == kept.width:
+                chosen = zip((fields[i] for i in kept.places), masked, is_hex, strict=True)
+                fields = [_rewritten(*each) for each in chosen]
+            else:
+                fields = _of_another_width(fields, len(schema.columns))
+            batch.append(b",".join(fields) + b"\n")
+            held_bytes += len(batch[-1])
+            rows += 1
+            if held_bytes >= _BATCH_BYTES:
+                writer.write(b"".join(batch), len(batch), max(map(len, batch)))
+                batch, held_bytes = [], 0
         if batch:
             writer.write(b"".join(batch), len(batch), max(map(len, batch)))
         writer.close_part()
         return rows
 
     def check_unchanged(self, table: TableSpec) -> None:
+        """Rows are counted and read in passes of their own, by the columns of a third file: all of
+        one writing, or the table is not read.
+        """
         if not self._is_exported(table):
             self._snapshot.check_unchanged(table)
+            return
+        if read := self._read.get(table.name):
+            self._refuse_change(table, read.state)
 
     def relation(self, table: TableSpec) -> str:
         if self._is_exported(table):
@@ -285,6 +318,40 @@ class _Joined:
 
     def release(self) -> None:
         self._snapshot.release()
+
+    def _begin(self, table: TableSpec) -> _Read:
+        """Read the columns, and remember of which writing they are."""
+        state = self._files.state(table.name, self._day)
+        read = self._read.get(table.name)
+        if read is None or read.state != state:
+            with self._changed_or(table, state):
+                read = _Read(state, tuple(self._files.schema(table.name, self._day)))
+            self._read[table.name] = read
+        return read
+
+    def _rows(self, table: TableSpec) -> Iterator[bytes]:
+        with self._changed_or(table, self._begun(table).state):
+            yield from _records(self._files.lines(table.name, self._day), self._where(table))
+
+    def _begun(self, table: TableSpec) -> _Read:
+        return self._read.get(table.name) or self._begin(table)
+
+    @contextmanager
+    def _changed_or(self, table: TableSpec, state: _State) -> Iterator[None]:
+        """Files that are being written look broken: then that is what is wrong with them."""
+        try:
+            yield
+        except MirrorError:
+            self._refuse_change(table, state)
+            raise
+
+    def _refuse_change(self, table: TableSpec, state: _State) -> None:
+        if self._files.state(table.name, self._day) != state:
+            raise RefreshLanded(
+                "the table's files were written anew while they were being read",
+                where=self._where(table),
+                remedy="the run is tried again on the new files",
+            )
 
     def _is_exported(self, table: TableSpec) -> bool:
         """Also a table of which we only know that the database has none: the job's fault is its."""
@@ -313,6 +380,14 @@ class _Joined:
 
 
 @dataclass(frozen=True)
+class _Read:
+    """The columns of one writing of a table's files."""
+
+    state: _State
+    columns: tuple[SourceColumn, ...]
+
+
+@dataclass(frozen=True)
 class _Kept:
     """How many fields a record has, and where those that are mirrored stand."""
 
@@ -320,7 +395,7 @@ class _Kept:
     places: tuple[int, ...]
 
 
-def _kept(found: list[SourceColumn], table: TableSpec) -> _Kept:
+def _kept(found: Sequence[SourceColumn], table: TableSpec) -> _Kept:
     hidden = table.exclude_columns
     return _Kept(len(found), tuple(i for i, c in enumerate(found) if c.name not in hidden))
 
@@ -347,10 +422,10 @@ def _column(table: str, number: int, row: list[str]) -> SourceColumn:
     return SourceColumn(name, known, word, nullable.upper() == "YES")
 
 
-def _records(file: IO[bytes], where: str) -> Iterator[bytes]:
+def _records(lines: Iterable[bytes], where: str) -> Iterator[bytes]:
     """Records with their newline: lines, of which a quote that is open joins several."""
     pending = b""
-    for line in file:
+    for line in lines:
         pending += line
         if pending.count(b'"') % 2 == 0 and pending.endswith(b"\n"):
             yield pending
