@@ -5,10 +5,10 @@ from __future__ import annotations
 import dagster as dg
 
 from mirror_assets import backups
-from mirror_assets.mirroring.errors import MirrorError
-from mirror_assets.orchestration.alerts.findings import Finding
+from mirror_assets.mirroring.errors import at_edge
+from mirror_assets.orchestration.alerts.findings import Finding, leftovers_unseen
 from mirror_assets.orchestration.alerts.findings import leftovers as alerts_of
-from mirror_assets.orchestration.alerts.sensors import LEFTOVERS, report
+from mirror_assets.orchestration.alerts.sensors import LEFTOVERS, report, reported
 from mirror_assets.settings import Settings
 
 _REMEDY = "docs/operations.md, `A copy was left behind`"
@@ -39,7 +39,7 @@ def leftover_sensor() -> dg.SensorDefinition:
 
 def _sweep(context: dg.SensorEvaluationContext) -> tuple[list[str], list[str]]:
     """Sweep every database, and tell people of what is still there; what was removed, and what
-    went wrong.
+    went wrong. What cannot be looked at is as it was.
     """
     settings = Settings.from_env()
     removed: list[str] = []
@@ -48,8 +48,11 @@ def _sweep(context: dg.SensorEvaluationContext) -> tuple[list[str], list[str]]:
     for spec, hours in backups.restored(settings):
         try:
             swept = backups.sweep_leftovers(settings, spec)
-        except MirrorError as error:
-            wrong.append(f"leftover copies of {spec.name} cannot be looked for: {error.sentence}")
+        except Exception as error:  # of one database: the others are looked at
+            fault = at_edge(error, spec.name)
+            wrong.append(f"leftover copies of {spec.name} cannot be looked for: {fault.sentence}")
+            told += _still_known(context, spec.name)
+            told.append(leftovers_unseen(spec.name, fault.what, remedy=fault.remedy or _REMEDY))
             continue
         removed += [handle for handle, fault in swept.items() if fault is None]
         stuck = {handle: fault for handle, fault in swept.items() if fault is not None}
@@ -59,3 +62,12 @@ def _sweep(context: dg.SensorEvaluationContext) -> tuple[list[str], list[str]]:
         context.log.warning(f"removed the leftover copy {handle}")
     report(context.instance, LEFTOVERS, told)
     return removed, wrong
+
+
+def _still_known(context: dg.SensorEvaluationContext, database: str) -> list[Finding]:
+    """What the last look at a database found."""
+    try:
+        known = reported(context.instance, LEFTOVERS) or ()
+    except ValueError:
+        return []  # of another release
+    return [found for found in known if (found.kind, found.scope) == ("leftovers", database)]

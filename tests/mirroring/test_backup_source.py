@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import Any
@@ -21,7 +21,7 @@ from mirror_assets.mirroring.errors import BackupFailed, MirrorError, RunStopped
 from mirror_assets.mirroring.sources import backup, leftovers
 from mirror_assets.mirroring.sources.backup import BackupSource
 from mirror_assets.mirroring.sources.base import Copy, Pause
-from mirror_assets.orchestration.alerts.sensors import LEFTOVERS, _place
+from mirror_assets.orchestration.alerts.sensors import LEFTOVERS, reported, tell
 from mirror_assets.orchestration.leftovers import leftover_sensor
 from tests.conftest import KindBench, utc_now
 
@@ -234,10 +234,10 @@ def test_sensor_and_doctor_name_what_was_left_behind(
     templates.clings = True
     with pytest.raises(dg.Failure, match=f"{handle} could not be removed: .*503"):
         sensor(context())
-    assert handle in str(instance.run_storage.get_cursor_values({_place(LEFTOVERS)}))
+    assert [found.item for found in reported(instance, LEFTOVERS) or ()] == [handle]
     templates.clings = False
     assert _said(sensor(context())) == f"removed {handle}"
-    assert handle not in str(instance.run_storage.get_cursor_values({_place(LEFTOVERS)}))
+    assert reported(instance, LEFTOVERS) == []
     with monkeypatch.context() as away:
         away.setattr(templates, "copies", _silent)
         with pytest.raises(dg.Failure, match=r"cannot be looked for: .*did not answer"):
@@ -298,3 +298,43 @@ def test_a_vendors_database_has_no_backup(desk: Desk) -> None:
     with pytest.raises(MirrorError, match="ELATION_BACKUP"):
         bench.settings_with(ELATION_BACKUP="postgres").databases()
     bench.settings_with(COMMONS_BACKUP="postgres").databases()
+
+
+def test_a_copy_that_cannot_be_looked_for_is_not_said_to_be_gone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, spec, templates = desk
+    entry = spec.entry.model_copy(update={"database": "dental"})
+    other = DatabaseSpec(entry=entry, file=spec.file, tables=spec.tables)
+    settings = bench.settings
+    other_templates = Templates(bench)
+    mine = {spec.name: templates, other.name: other_templates}
+    monkeypatch.setattr(backups, "provider", lambda _settings, asked: mine[asked.name])
+    monkeypatch.setattr(backups, "restored", lambda _settings: [(spec, 6), (other, 6)])
+    monkeypatch.setattr(backup, "timedelta", lambda hours: timedelta(0))
+    for name, value in bench.variables.items():
+        monkeypatch.setenv(name, value)
+    instance = dg.DagsterInstance.ephemeral()
+    said: list[str] = []
+
+    def look() -> list[str]:
+        with suppress(dg.Failure):
+            leftover_sensor()(dg.build_sensor_context(instance))
+        said.clear()
+        tell(instance, settings, said.append, settle=timedelta(0))
+        return [line.partition("\n")[0] for line in said]
+
+    templates.restore(f"clinic-mirror-job-{utc_now():%Y%m%d}-abcdef", lambda _seconds: None)
+    templates.clings = True
+    assert look() == [":red_circle: clinic: 1 restored backup left over"]
+    other_templates.restore(f"dental-mirror-job-{utc_now():%Y%m%d}-abcdef", lambda _seconds: None)
+    with monkeypatch.context() as away:
+        away.setattr(templates, "copies", lambda: {}["_embedded"])
+        assert look() == [
+            ":red_circle: clinic: restored backups that are left over cannot be looked for"
+        ]
+        assert "unexpected KeyError" in said[0]
+        assert other_templates.made == {}, "the other database is swept all the same"
+    assert look() == [":white_check_mark: clinic: restored backups can be looked for again"]
+    templates.clings = False
+    assert look() == [":white_check_mark: clinic: no restored backup is left over"]

@@ -16,6 +16,7 @@ from mirror_assets.orchestration.alerts.findings import (
     Made,
     judge,
     leftovers,
+    leftovers_unseen,
 )
 from mirror_assets.orchestration.alerts.messages import KINDS
 
@@ -301,7 +302,12 @@ def _reported() -> list[Finding]:
     left = leftovers(
         "commons", ["commons-restore-20261121"], hours=6, remedy="remove it by `mirror doctor`"
     )
-    return [*left, stale]
+    unseen = leftovers_unseen(
+        "commons",
+        "Aptible did not answer (503): GET /databases",
+        remedy="run the partition again; if it lasts, look at Aptible's status page",
+    )
+    return [*left, unseen, stale]
 
 
 def main() -> None:

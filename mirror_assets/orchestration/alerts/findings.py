@@ -137,6 +137,17 @@ def leftovers(database: str, names: Iterable[str], *, hours: float, remedy: str)
     ]
 
 
+def leftovers_unseen(database: str, what: str, *, remedy: str) -> Finding:
+    """Nobody knows whether a restored backup of a database is left over."""
+    return Finding(
+        subject=f"leftovers unseen {database}",
+        kind="leftovers_unseen",
+        scope=database,
+        what=what,
+        next=remedy,
+    )
+
+
 # -- subjects
 
 

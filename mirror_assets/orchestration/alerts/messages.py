@@ -99,6 +99,11 @@ KINDS: dict[str, Kind] = {
         "{scope}: no restored backup is left over",
         "remove them: they hold patient data and cost money",
     ),
+    "leftovers_unseen": Kind(
+        "{scope}: restored backups that are left over cannot be looked for",
+        "{scope}: restored backups can be looked for again",
+        "look at the provider by hand if it lasts: a copy holds patient data and costs money",
+    ),
     # what hangs off the mirrors
     "input": Kind(
         "{scope}: cannot be made{day}, a table that it reads is missing",

@@ -82,6 +82,20 @@ def report(instance: dg.DagsterInstance, reporter: str, findings: Iterable[Findi
     instance.run_storage.set_cursor_values({_place(reporter): text})
 
 
+def reported(instance: dg.DagsterInstance, reporter: str) -> list[Finding] | None:
+    """What a sensor said last; None when it never did. Raises ValueError when another release
+    wrote it.
+    """
+    place = _place(reporter)
+    text = instance.run_storage.get_cursor_values({place}).get(place)
+    if text is None:
+        return None
+    try:
+        return [Finding(**item) for item in json.loads(text)]
+    except TypeError as error:
+        raise ValueError(f"not a report: {type(error).__name__}") from None
+
+
 def watch(
     instance: dg.DagsterInstance,
     settings: AlertSettings,
@@ -206,15 +220,15 @@ def _listen(
     say: Say,
 ) -> None:
     """Take in the other sensors' reports."""
-    places = {_place(reporter): reporter for reporter in REPORTERS}
-    stored = instance.run_storage.get_cursor_values(set(places))
-    for place, text in stored.items():
+    for reporter in REPORTERS:
         try:
-            findings = [Finding(**item) for item in json.loads(text)]
-        except (TypeError, ValueError):  # of another release: its sensor writes anew
-            say(f"the report of {places[place]} cannot be read")
+            findings = reported(instance, reporter)
+        except ValueError:  # its sensor writes anew
+            say(f"the report of {reporter} cannot be read")
             continue
-        prefix = f"{places[place]}: "
+        if findings is None:
+            continue
+        prefix = f"{reporter}: "
         bad = [_of(prefix, finding) for finding in findings]
         wrong = {finding.subject for finding in bad}
         well = {s for s in memory.open if s.startswith(prefix)} - wrong
