@@ -52,6 +52,8 @@ class Faults:
     lasting: set[str] = field(default_factory=set)  # .. that never end
     statuses: dict[str, list[int]] = field(default_factory=dict)  # by "METHOD /path" without ids
     lost: dict[str, int] = field(default_factory=dict)  # .. heard, but answered with 502
+    empty: set[str] = field(default_factory=set)  # .. answered with nothing in it
+    waiting: set[str] = field(default_factory=set)  # types of operations that never begin
     without_credentials: bool = False
     wrong_host_key: bool = False
     backup_at: datetime | None = None
@@ -104,6 +106,20 @@ class Aptible:
 
     # -- operations
 
+    def is_taken(self, handle: str | None) -> bool:
+        """A handle is given once, and kept for the copy that a restore will bring."""
+        coming = [op for op in self.operations.values() if op["status"] in ("queued", "running")]
+        known = [op["body"].get("handle") for op in coming]
+        known += [database["handle"] for database in self.databases.values()]
+        return handle is not None and handle in known
+
+    def is_leaving(self, resource: str, number: int) -> bool:
+        return any(
+            (op["type"], op["resource"]) == ("deprovision", (resource, number))
+            and op["status"] in ("queued", "running")
+            for op in self.operations.values()
+        )
+
     def begin(self, resource: str, number: int, body: Json) -> Json:
         operation = {
             "id": next(self._numbers),
@@ -121,7 +137,7 @@ class Aptible:
         self.looks += 1
         kind, status = operation["type"], operation["status"]
         if status == "queued":
-            operation["status"] = "running"
+            operation["status"] = "queued" if kind in self.faults.waiting else "running"
         elif status == "running" and kind not in self.faults.lasting:
             failed = kind in self.faults.failing
             operation["status"] = "failed" if failed else "succeeded"
@@ -207,6 +223,8 @@ def _app(state: Aptible) -> Starlette:
         if state.faults.statuses.get(key):
             status = state.faults.statuses[key].pop(0)
             return Response(status_code=status, headers={"Retry-After": "0"})
+        if key in state.faults.empty:
+            return JSONResponse({})
         answer = await asyncio.to_thread(locked, key, parts, body, request)
         if state.faults.lost.get(key):
             state.faults.lost[key] -= 1
@@ -253,9 +271,18 @@ def _app(state: Aptible) -> Starlette:
             case "GET /databases/N/database_credentials":
                 state.credential_looks += 1
                 return page(request, "database_credentials", credentials(number))
+            case "GET /databases/N/operations" | "GET /backups/N/operations":
+                begun_there = [
+                    shown(operation)
+                    for operation in reversed(state.operations.values())
+                    if operation["resource"] == (parts[0], number)
+                ]
+                return page(request, "operations", begun_there)
             case "POST /databases/N/operations" | "POST /backups/N/operations":
                 if parts[0] == "databases" and number not in state.databases:
                     return JSONResponse({}, status_code=404)
+                if state.is_taken(body.get("handle")) or state.is_leaving(parts[0], number):
+                    return JSONResponse({"error": "unprocessable"}, status_code=422)
                 begun = state.begin(parts[0], number, body)
                 return JSONResponse(shown(begun), status_code=201)
             case "POST /database_credentials/N/operations":

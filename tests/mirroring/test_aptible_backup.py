@@ -171,14 +171,74 @@ def test_busy_answers_and_an_expired_token_pass(desk: Desk) -> None:
 
 @pytest.mark.slow
 def test_lost_answers_neither_mislead_nor_leave_a_copy(desk: Desk) -> None:
-    """Each was heard: two backups are made, two restores of one handle, two removals."""
+    """Each was heard, and what came again is refused: a handle is given once."""
     desk.state.faults.lost = {
         "POST /databases/N/operations": 1,
         "POST /backups/N/operations": 1,
     }
     report = desk.mirror()
     assert report.error is None
+    assert [kind for _, kind in desk.asked] == [
+        *("backup", "backup", "restore", "tunnel", "deprovision")
+    ]
     assert desk.state.handles == ["another", LIVE, "other"]
+
+
+@pytest.fixture
+def silent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A service that hears the restore and answers neither to it nor to a look for it."""
+    monkeypatch.setattr(module, "_ATTEMPTS", 1)
+    desk.state.faults.lost = {"POST /backups/N/operations": 1}
+    desk.state.faults.statuses = {"GET /backups/N/operations": [503]}
+    return desk
+
+
+def test_a_restore_whose_answer_was_lost_is_cancelled(
+    silent: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    silent.state.faults.waiting = {"restore"}
+    error = silent.error()
+    assert (error.kind, error.transient) == ("backup", True)
+    (restore,) = [op for op in silent.state.operations.values() if op["type"] == "restore"]
+    assert restore["status"] == "failed"
+    assert "is removed" in caplog.text
+    assert silent.state.handles == ["another", LIVE, "other"]
+
+
+def test_a_restore_whose_answer_was_lost_and_that_goes_on_is_told(
+    silent: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    silent.state.faults.lasting = {"restore"}
+    assert silent.error().transient
+    assert "is left behind: clinic: its restore is still under way" in caplog.text
+    assert "is removed" not in caplog.text
+
+
+def test_a_removal_whose_answer_was_lost_is_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = desk.provider()
+    handle = "clinic-mirror-job-20261130-abcdef"
+    provider.restore(handle, lambda _seconds: None)
+    monkeypatch.setattr(module, "_ATTEMPTS", 2)
+    desk.state.faults.lost = {"POST /databases/N/operations": 1}
+    provider.remove(handle)
+    assert [kind for _, kind in desk.asked] == ["backup", "restore", "deprovision"]
+    assert desk.state.handles == ["another", LIVE, "other"]
+
+
+def test_a_restore_that_is_refused_at_once_is_a_fault_for_good(desk: Desk) -> None:
+    desk.state.faults.statuses = {"POST /backups/N/operations": [422]}
+    error = desk.error()
+    assert (error.kind, error.transient) == ("source", False)
+    assert "Aptible refused (422)" in error.what
+
+
+def test_an_answer_without_what_was_asked_for_is_a_fault_of_the_service(desk: Desk) -> None:
+    desk.state.faults.empty = {"GET /databases"}
+    error = desk.error()
+    assert (error.kind, error.transient) == ("backup", True)
+    assert "holds no databases" in error.what
 
 
 def test_a_service_that_is_down_is_transient(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

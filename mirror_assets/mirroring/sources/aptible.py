@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -84,7 +84,8 @@ class AptibleProvider:
         self._scratch = scratch
         self._poll = poll
         self._api = _Api(login, spec.name)
-        self._restoring: dict[str, int] = {}
+        #: The backup of each restore that was asked for and has not been seen to succeed.
+        self._restoring: dict[str, str] = {}
 
     @contextmanager
     def live(self) -> Iterator[str]:
@@ -102,15 +103,13 @@ class AptibleProvider:
                 where=self._spec.name,
                 remedy="its day cannot be known; ask Aptible",
             )
-        restoring = self._create(
-            f"/backups/{backup['id']}",
-            pause,
-            type="restore",
-            handle=handle,
-            container_size=self._rule.container_mb,
+        self._restoring[handle] = resource = f"/backups/{backup['id']}"
+        size = self._rule.container_mb
+        restoring = self._create_one(
+            resource, pause, type="restore", handle=handle, container_size=size
         )
-        self._restoring[handle] = restoring["id"]
         self._wait(restoring, pause, 60 * self._rule.ready_minutes)
+        del self._restoring[handle]
         return taken_at
 
     @contextmanager
@@ -122,17 +121,33 @@ class AptibleProvider:
             yield url
 
     def remove(self, handle: str) -> None:
-        """Also of a restore that is under way: then it is cancelled first."""
-        restoring = self._restoring.pop(handle, None)
-        under_way = restoring is not None and self._is_under_way(restoring)
-        if under_way:
-            self._api.send("PUT", f"/operations/{restoring}", time.sleep, {"cancelled": True})
+        """Also of a restore that is under way, or may be: then it is cancelled first."""
+        fault: MirrorError | None = None
+        try:
+            if resource := self._restoring.get(handle):
+                self._cancel_restores(resource)
+        except MirrorError as error:
+            fault = error
         found = self._with_handle(handle, time.sleep)
-        if under_way and not found:
-            raise BackupFailed("its restore is still under way", where=self._spec.name)
         for database in found:
-            done = self._create(f"/databases/{database['id']}", time.sleep, type="deprovision")
+            resource = f"/databases/{database['id']}"
+            done = self._create_one(resource, time.sleep, type="deprovision")
             self._wait(done, time.sleep, _REMOVE_SECONDS)
+        if fault is not None and not found:
+            raise fault
+        self._restoring.pop(handle, None)
+
+    def _cancel_restores(self, backup: str) -> None:
+        """All of one backup, and it is ours alone: what we were answered may not be all we began.
+        Raises BackupFailed when one goes on: its copy is yet to come.
+        """
+        for restore in self._operations(backup, time.sleep, "restore"):
+            number = restore["id"]
+            if not self._is_under_way(number):
+                continue
+            self._api.send("PUT", f"/operations/{number}", time.sleep, {"cancelled": True})
+            if self._is_under_way(number):
+                raise BackupFailed("its restore is still under way", where=self._spec.name)
 
     def copies(self) -> list[Copy]:
         listed = self._api.pages("/databases", "databases", time.sleep)
@@ -170,6 +185,20 @@ class AptibleProvider:
 
     def _create(self, resource: str, pause: Pause, **body: Any) -> _Json:
         return self._api.send("POST", f"{resource}/operations", pause, body)
+
+    def _create_one(self, resource: str, pause: Pause, **body: Any) -> _Json:
+        """The same, of a kind that a resource sees once: an answer that was lost is looked up."""
+        try:
+            return self._create(resource, pause, **body)
+        except BackupFailed:
+            begun = self._operations(resource, pause, body["type"])
+            if not begun:
+                raise
+            return begun[0]
+
+    def _operations(self, resource: str, pause: Pause, kind: str) -> list[_Json]:
+        found = self._api.pages(f"{resource}/operations", "operations", pause)
+        return [operation for operation in found if operation["type"] == kind]
 
     def _wait(self, operation: _Json, pause: Pause, seconds: float) -> None:
         number, deadline = operation["id"], time.monotonic() + seconds
@@ -371,8 +400,16 @@ class _Api:
         while True:
             query = urlencode({"page": page, "per_page": _PER_PAGE})
             found = self.get(f"{path}?{query}", pause)
-            yield from found["_embedded"][name]
-            if "next" not in found.get("_links", {}):
+            try:
+                items, links = found["_embedded"][name], found.get("_links") or {}
+            except (KeyError, TypeError):
+                raise BackupFailed(
+                    f"Aptible's answer holds no {name}: GET {path}",
+                    where=self._where,
+                    remedy="run the partition again; if it lasts, ask Aptible",
+                ) from None
+            yield from items
+            if "next" not in links:
                 return
             page += 1
 
@@ -394,13 +431,15 @@ class _Api:
         body: _Json | None,
         token: str | None = None,
     ) -> _Answer:
-        """429 and 5xx pass, and so does silence. An operation that is asked for twice does no harm:
-        of a backup ours is told by its number, and a handle is given once.
+        """429 and 5xx pass, and so does silence, after which the request may have been heard all
+        the same: of two backups ours is told by its number, what is refused then is doubtful.
         """
+        doubtful = False
         for attempt in range(_ATTEMPTS):
             answer = asyncio.run(_request(method, url, body, token))
             if answer.status is not None and answer.status != 429 and answer.status < 500:
-                return answer
+                return replace(answer, doubtful=doubtful)
+            doubtful = doubtful or answer.status != 429
             if attempt + 1 < _ATTEMPTS:
                 asked = 0.5 * 2**attempt if answer.wait is None else answer.wait
                 pause(min(_LONGEST_WAIT, asked))
@@ -409,9 +448,10 @@ class _Api:
     def _accepted(self, tried: str, answer: _Answer) -> _Json:
         if answer.status is not None and answer.status < 300 and isinstance(answer.body, dict):
             return answer.body
-        raise self._fault(tried.split("?")[0], answer.status)
+        raise self._fault(tried.split("?")[0], answer)
 
-    def _fault(self, tried: str, status: int | None) -> MirrorError:
+    def _fault(self, tried: str, answer: _Answer) -> MirrorError:
+        status = answer.status
         if status in (401, 403):
             return SourceFault(
                 f"Aptible refused us ({status}): {tried}",
@@ -425,16 +465,26 @@ class _Api:
                 where=self._where,
                 remedy="run the partition again; if it lasts, look at Aptible's status page",
             )
+        if answer.doubtful:
+            return BackupFailed(
+                f"Aptible refused ({status}) what it may have heard before: {tried}",
+                where=self._where,
+                remedy="run the partition again",
+            )
         return SourceFault(f"Aptible refused ({status}): {tried}", where=self._where)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """``status`` is None where none came; ``wait`` is what the service asked for, in seconds."""
+    """``status`` is None where none came; ``wait`` is what the service asked for, in seconds.
+
+    ``doubtful``: the same request had no answer before, and may have been heard.
+    """
 
     status: int | None
     body: object = field(default=None, repr=False)
     wait: float | None = None
+    doubtful: bool = False
 
 
 async def _request(method: str, url: str, body: _Json | None, token: str | None) -> _Answer:
