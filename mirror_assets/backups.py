@@ -6,6 +6,7 @@ the database live and a production that must not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,10 @@ def restored(settings: Settings) -> list[tuple[DatabaseSpec, float]]:
     ]
 
 
-def sweep_leftovers(settings: Settings, spec: DatabaseSpec) -> dict[str, MirrorError | None]:
-    """Remove them: by handle, None or why one is still there."""
-    return sweep(spec, provider(settings, spec), datetime.now(UTC))
+def sweep_leftovers(
+    settings: Settings, spec: DatabaseSpec, is_running: Callable[[str], bool]
+) -> dict[str, MirrorError | None]:
+    """Remove them: by handle, None or why one is still there. ``is_running``: whether the run is
+    whose id begins so.
+    """
+    return sweep(spec, provider(settings, spec), datetime.now(UTC), is_running)

@@ -35,8 +35,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
 _MINUTES = re.compile(r"[0-9]{1,5}(\.[0-9]+)?")
 
 
-def source(settings: Settings, spec: DatabaseSpec, *, at_once: bool = False) -> Source:
-    """The source of a database; ``at_once``: for whoever cannot wait for a tunnel's next attempts.
+def source(
+    settings: Settings, spec: DatabaseSpec, *, at_once: bool = False, run_id: str = ""
+) -> Source:
+    """The source of a database; ``at_once``: for whoever cannot wait for a tunnel's next attempts;
+    ``run_id``: of the run for which it is read.
 
     Raises SettingsError; connects to nothing yet.
     """
@@ -44,7 +47,7 @@ def source(settings: Settings, spec: DatabaseSpec, *, at_once: bool = False) -> 
         there = address(settings, spec.name)
         found = open_source(spec, there.at_once if at_once else there)
     else:
-        found = open_backup(spec, backups.provider(settings, spec))
+        found = open_backup(spec, backups.provider(settings, spec), run_id)
     joined = _exported(settings, spec)
     return found if joined is None else join(spec, found, *joined)
 

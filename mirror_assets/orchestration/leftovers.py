@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dagster as dg
 
 from mirror_assets import backups
@@ -13,6 +15,11 @@ from mirror_assets.settings import Settings
 
 _REMEDY = "docs/operations.md, `A copy was left behind`"
 _SECONDS_BETWEEN_LOOKS = 900
+_NOT_OVER = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def leftover_sensor() -> dg.SensorDefinition:
@@ -47,7 +54,7 @@ def _sweep(context: dg.SensorEvaluationContext) -> tuple[list[str], list[str]]:
     told: list[Finding] = []
     for spec, hours in backups.restored(settings):
         try:
-            swept = backups.sweep_leftovers(settings, spec)
+            swept = backups.sweep_leftovers(settings, spec, partial(_is_running, context))
         except Exception as error:  # of one database: the others are looked at
             fault = at_edge(error, spec.name)
             wrong.append(f"leftover copies of {spec.name} cannot be looked for: {fault.sentence}")
@@ -71,3 +78,9 @@ def _still_known(context: dg.SensorEvaluationContext, database: str) -> list[Fin
     except ValueError:
         return []  # of another release
     return [found for found in known if (found.kind, found.scope) == ("leftovers", database)]
+
+
+def _is_running(context: dg.SensorEvaluationContext, mark: str) -> bool:
+    """Whether a run that is not over has an id that begins so. Run monitoring ends dead ones."""
+    runs = context.instance.get_runs(dg.RunsFilter(statuses=_NOT_OVER))
+    return any(run.run_id.startswith(mark) for run in runs)

@@ -71,9 +71,9 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def warehouse(self) -> Warehouse:
         return self._warehouse
 
-    def source(self, spec: DatabaseSpec) -> Source:
+    def source(self, spec: DatabaseSpec, run_id: str = "") -> Source:
         """Raises SettingsError when nothing says where the database is."""
-        return reading.source(self._settings, spec)
+        return reading.source(self._settings, spec, run_id=run_id)
 
     def verifier(
         self, spec: DatabaseSpec, day: date, against: Against
@@ -110,7 +110,7 @@ class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             later = [table for table in selected if table not in tables]
             run = MirrorRun(
                 spec,
-                self.source(spec),
+                self.source(spec, run_id),
                 self._settings.landing(),
                 self._warehouse,
                 partition=partition,

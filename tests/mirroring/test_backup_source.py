@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster._core.test_utils import create_run_for_test
 
 from mirror_assets import backups, reading
 from mirror_assets.cli import main
@@ -40,7 +41,7 @@ class Templates:
         self.clings = False
         self.ready_after = 1
         self.checks = 0
-        self.in_use = False
+        self.in_use: bool | None = False
 
     @contextmanager
     def live(self) -> Iterator[str]:
@@ -338,3 +339,32 @@ def test_a_copy_that_cannot_be_looked_for_is_not_said_to_be_gone(
     assert look() == [":white_check_mark: clinic: restored backups can be looked for again"]
     templates.clings = False
     assert look() == [":white_check_mark: clinic: no restored backup is left over"]
+
+
+def test_the_copy_of_a_run_that_goes_on_is_left_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the provider cannot tell, the handle names the run, and the instance knows it."""
+    bench, spec, templates = desk
+    for name, value in bench.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(backups, "provider", lambda _settings, _spec: templates)
+    monkeypatch.setattr(backup, "timedelta", lambda hours: timedelta(0))
+    monkeypatch.setenv("MIRROR_DATABASES", "clinic")
+    templates.in_use = None
+    instance = dg.DagsterInstance.ephemeral()
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
+
+    def look() -> str:
+        return _said(leftover_sensor()(dg.build_sensor_context(instance)))
+
+    with BackupSource(spec, templates, run.run_id).snapshot() as snapshot:
+        (handle,) = templates.made
+        assert backup.is_copy(handle, spec.name)
+        assert look() == "no copy was left behind"
+        with BackupSource(spec, templates, "of another").snapshot():
+            assert handle in templates.made, "another run cannot ask, and lets it be"
+        assert snapshot.count(spec.table("a")) == 30
+    templates.restore(handle, lambda _seconds: None)  # as if it had been killed
+    instance.report_run_failed(run)
+    assert look() == f"removed {handle}"

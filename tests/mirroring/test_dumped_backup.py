@@ -268,10 +268,10 @@ def test_the_copy_of_a_killed_run_is_swept_and_only_that(
         assert len(list(folder.glob("*"))) == 2
         settings = bench.settings_with(CLINIC_DATABASE_URL=bench.url)
         spec = settings.database("clinic")
-        assert backups.sweep_leftovers(settings, spec) == {}, "it is young yet"
+        assert backups.sweep_leftovers(settings, spec, lambda _run: False) == {}, "it is young yet"
         later = utc_now() + timedelta(hours=7)
         monkeypatch.setattr(backups, "datetime", _At(later))
-        assert list(backups.sweep_leftovers(settings, spec).values()) == [None]
+        assert list(backups.sweep_leftovers(settings, spec, lambda _run: False).values()) == [None]
         assert len(list(folder.glob("*"))) == 1
         living.communicate("", timeout=20)
         assert living.returncode == 0

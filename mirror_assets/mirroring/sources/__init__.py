@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
@@ -54,11 +55,11 @@ def _adapter(spec: DatabaseSpec, url: str) -> Source:
     return MySQLSource(spec, url)
 
 
-def open_backup(spec: DatabaseSpec, provider: Provider) -> Source:
+def open_backup(spec: DatabaseSpec, provider: Provider, run_id: str = "") -> Source:
     """The source of a database that is read from a backup; nothing is made yet."""
     from mirror_assets.mirroring.sources.backup import BackupSource
 
-    return BackupSource(spec, provider)
+    return BackupSource(spec, provider, run_id)
 
 
 def join(spec: DatabaseSpec, source: Source, files: Files, job: ExportJob | None) -> Source:
@@ -73,8 +74,10 @@ def leftovers(spec: DatabaseSpec, provider: Provider, now: datetime) -> list[Cop
     return backup.leftovers(spec, provider, now)
 
 
-def sweep(spec: DatabaseSpec, provider: Provider, now: datetime) -> dict[str, MirrorError | None]:
+def sweep(
+    spec: DatabaseSpec, provider: Provider, now: datetime, is_running: Callable[[str], bool]
+) -> dict[str, MirrorError | None]:
     """Remove them: by handle, None or why one is still there."""
     from mirror_assets.mirroring.sources import backup
 
-    return backup.sweep(spec, provider, now)
+    return backup.sweep(spec, provider, now, is_running)

@@ -152,7 +152,7 @@ class AptibleProvider:
     def copies(self) -> list[Copy]:
         listed = self._api.pages("/databases", "databases", time.sleep)
         return [
-            Copy(database["handle"], _instant(database["created_at"]))
+            Copy(database["handle"], _instant(database["created_at"]), in_use=None)
             for database in listed
             if is_copy(database["handle"], self._spec.name) and database["status"] not in _GONE
         ]

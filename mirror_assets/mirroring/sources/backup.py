@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from threading import Event
@@ -36,8 +36,10 @@ _log = logging.getLogger(__name__)
 class BackupSource:
     """A PostgreSQL database, read from a backup of it that is restored for the occasion."""
 
-    def __init__(self, spec: DatabaseSpec, provider: Provider) -> None:
+    def __init__(self, spec: DatabaseSpec, provider: Provider, run_id: str = "") -> None:
+        """``run_id``: by which others can ask whether the copy is still needed."""
         self._spec = spec
+        self._mark = _run_mark(run_id)
         self._rule = rule_of(spec)
         self._provider = provider
         self._stopped = Event()
@@ -84,8 +86,9 @@ class BackupSource:
     def _restored(self) -> Iterator[tuple[str, datetime]]:
         now = datetime.now(UTC)
         with suppress(MirrorError):  # the sensor tells; whatever is wrong stops us soon enough
-            sweep(self._spec, self._provider, now)
-        handle = f"{handle_prefix(self._spec.name)}{now:%Y%m%d}-{secrets.token_hex(3)}"
+            sweep(self._spec, self._provider, now, is_running=_nobody_knows)
+        marks = filter(None, (f"{now:%Y%m%d}", self._mark, secrets.token_hex(3)))
+        handle = handle_prefix(self._spec.name) + "-".join(marks)
         try:
             _log.info("%s: a backup is made and restored", handle)
             taken_at = self._provider.restore(handle, self._pause)
@@ -137,13 +140,25 @@ class BackupSource:
 
 
 def handle_prefix(database: str) -> str:
-    """How the handles of all copies of a database begin; a day and a token follow."""
+    """How the handles of all copies of a database begin; a day, the mark of the run, if it has any,
+    and a token follow.
+    """
     return f"{database}-mirror-job-"
 
 
 def is_copy(handle: str, database: str) -> bool:
     """Whether a handle is one of ours, and not somebody else's that only begins like it."""
-    return bool(re.fullmatch(rf"{re.escape(handle_prefix(database))}\d{{8}}-[0-9a-f]{{6}}", handle))
+    return _parsed(handle, database) is not None
+
+
+def _run_mark(run_id: str) -> str:
+    """What a handle holds of a run's id; "" of an id that is not a UUID."""
+    return run_id[:8] if re.fullmatch(r"[0-9a-f]{8}-[0-9a-f-]{27}", run_id) else ""
+
+
+def _parsed(handle: str, database: str) -> re.Match[str] | None:
+    prefix = re.escape(handle_prefix(database))
+    return re.fullmatch(rf"{prefix}\d{{8}}(-(?P<run>[0-9a-f]{{8}}))?-[0-9a-f]{{6}}", handle)
 
 
 def rule_of(spec: DatabaseSpec) -> BackupRule:
@@ -152,16 +167,45 @@ def rule_of(spec: DatabaseSpec) -> BackupRule:
     return spec.entry.backup
 
 
-def leftovers(spec: DatabaseSpec, provider: Provider, now: datetime) -> list[Copy]:
-    """Copies older than the catalog allows, whose run is not known to be alive."""
+#: Whether the run of this mark is running.
+IsRunning = Callable[[str], bool]
+
+
+def _nobody_asked(mark: str) -> bool:
+    del mark
+    return False
+
+
+def _nobody_knows(mark: str) -> bool:
+    del mark
+    return True
+
+
+def leftovers(
+    spec: DatabaseSpec, provider: Provider, now: datetime, is_running: IsRunning = _nobody_asked
+) -> list[Copy]:
+    """Copies older than the catalog allows, whose run is not known to be alive.
+
+    ``is_running`` is asked where the provider cannot tell; of a copy without a mark nobody can.
+    """
     oldest = now - timedelta(hours=rule_of(spec).leftover_hours)
-    return [copy for copy in provider.copies() if copy.since <= oldest and not copy.in_use]
+
+    def is_needed(copy: Copy) -> bool:
+        if copy.in_use is not None:
+            return copy.in_use
+        parsed = _parsed(copy.handle, spec.name)
+        mark = parsed["run"] if parsed else None
+        return mark is not None and is_running(mark)
+
+    return [copy for copy in provider.copies() if copy.since <= oldest and not is_needed(copy)]
 
 
-def sweep(spec: DatabaseSpec, provider: Provider, now: datetime) -> dict[str, MirrorError | None]:
+def sweep(
+    spec: DatabaseSpec, provider: Provider, now: datetime, is_running: IsRunning = _nobody_asked
+) -> dict[str, MirrorError | None]:
     """Remove leftovers: by handle, None or why it is still there. Raises when none can be seen."""
     done: dict[str, MirrorError | None] = {}
-    for copy in leftovers(spec, provider, now):
+    for copy in leftovers(spec, provider, now, is_running):
         try:
             provider.remove(copy.handle)
         except Exception as error:

@@ -106,12 +106,12 @@ Pause = Callable[[float], None]
 class Copy:
     """A restored copy, whose or that of a run that was killed. ``since`` is UTC.
 
-    ``in_use``: its run is known to be alive.
+    ``in_use``: its run is known to be alive, or to be gone; None: who made it cannot tell.
     """
 
     handle: str
     since: datetime
-    in_use: bool = False
+    in_use: bool | None = False
 
 
 class Provider(Protocol):
