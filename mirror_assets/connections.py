@@ -105,8 +105,9 @@ def _check(settings: Settings, name: str) -> None:
     """Raise what is wrong, as far as it can be seen without fetching a secret."""
     prefix, secrets = name.upper(), settings.secrets
     urls = [f"{prefix}_DATABASE_{part}" for part in _URL_PARTS]
-    if secrets.is_elsewhere(f"{prefix}_SECRET_PATH"):
+    if settings.variables.get(f"{prefix}_SECRET_PATH"):
         _refuse_twice(settings.variables, prefix)
+    if secrets.is_elsewhere(f"{prefix}_SECRET_PATH"):
         _known_hosts(secrets, prefix)
     elif any(map(secrets.is_elsewhere, urls)):
         _host(settings, f"{prefix}_SSH_HOST")

@@ -213,8 +213,10 @@ def test_at_the_start_all_is_checked_and_nothing_fetched(
             assert name in str(told)
     (told,) = configuration.check(BY_JSON | {"ELATION_SSH_KNOWN_HOSTS": ""})[1]
     assert told.where == "ELATION_SSH_KNOWN_HOSTS"
-    (told,) = configuration.check(BY_JSON | {"ELATION_SSH_HOST": sshd.place})[1]
-    assert "named twice" in told.what
+    for path in (f"{PLACE}/json", str(sshd.identity)):
+        both = BY_JSON | by_variables(sshd) | {"ELATION_SECRET_PATH": path}
+        (told,) = configuration.check(both)[1]
+        assert "named twice" in told.what
     assert manager.asked == []
 
 
