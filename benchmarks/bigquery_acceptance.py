@@ -111,8 +111,8 @@ class Acceptance:
         service.forget(DATASET)
         files = self.warehouse._lake
         with files.guard("acceptance"):
-            files.delete_folder(f"{files.root}/{DATASET}")
-            files.delete_folder(f"{files.root}/.control/{DATASET}")
+            for kind in ("staged", "control"):
+                files.delete_folder(f"{files.root}/{kind}/{DATASET}")
 
     def _try(self, step: Callable[[], None]) -> None:
         name = step.__name__.replace("_", " ")

@@ -199,6 +199,15 @@ class WarehouseRefused(PermanentError):  # noqa: N818
     resource = "BQ"
 
 
+class PublicationPending(TransientError):  # noqa: N818
+    """What is published was written down and not carried out to its end: who publishes next does
+    that first, with the files that were staged for it.
+    """
+
+    kind = "pending"
+    resource = "BQ"
+
+
 class ProofImpossible(PermanentError):  # noqa: N818
     """A partition cannot be compared with anything."""
 

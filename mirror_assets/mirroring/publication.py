@@ -14,7 +14,7 @@ from datetime import date, datetime
 from mirror_assets.mirroring import coverage, evolution, judgement, records
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.control import Row
-from mirror_assets.mirroring.errors import MirrorError, at_edge
+from mirror_assets.mirroring.errors import MirrorError, PublicationPending, at_edge
 from mirror_assets.mirroring.schema import Drift, TableSchema
 from mirror_assets.mirroring.staged import Context, Outcome, Staged, TableReport
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
@@ -38,7 +38,8 @@ def publish(
     """Publish the good tables among ``staged`` together and record all of them.
 
     When the transaction as a whole is refused, every table gets one of its own, so that one bad
-    table does not hold back the others.
+    table does not hold back the others. What is pending is neither tried again nor recorded: what
+    the next writer finishes has the rows that tell of it.
     """
     context = Context(spec, partition, run_id, load_time, accept_volume)
     for item in staged:
@@ -46,6 +47,9 @@ def publish(
             item.error = judgement.coverage_fault(item, partition)
     try:
         outcomes = warehouse.commit(lambda tx: _publish_all(tx, context, staged, clock()))
+    except PublicationPending as error:
+        pending = at_edge(error)
+        outcomes = [Outcome(Drift(), item.error or pending) for item in staged]
     except Exception as error:
         if len(staged) == 1:
             fault = at_edge(error, f"{spec.name}/{staged[0].table.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mirror_assets.mirroring import types
+from mirror_assets.mirroring import control, types
 from mirror_assets.mirroring.errors import (
     MirrorError,
+    PublicationPending,
     SettingsError,
     WarehouseFault,
     WarehouseRefused,
@@ -23,10 +25,13 @@ from mirror_assets.mirroring.errors import (
 from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, compare
 from mirror_assets.mirroring.warehouses.base import Transaction
 from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse
+from mirror_assets.mirroring.warehouses.bigquery.commit import _FRESH, Carrier, Turn
+from mirror_assets.mirroring.warehouses.bigquery.service import _REQUEST_SECONDS
 from tests.fakes.bigquery import BigQuery, Fault, Refused, bigquery
 
 DAY = date(2026, 11, 22)
 LOG = TableSchema((Column("run", "", types.STRING, True), Column("rows", "", types.INT64)))
+ERRORS = (control.ERRORS.name, control.ERRORS.schema)
 JOBS, QUERIES = "/jobs$", "/queries$"
 
 
@@ -138,12 +143,16 @@ def test_a_lost_answer_to_a_query_is_asked_again(
     [
         (Fault("POST", JOBS, 403, "accessDenied"), WarehouseRefused, "roles/bigquery.dataEditor"),
         (Fault("POST", JOBS, 404, "notFound"), WarehouseRefused, "mirror doctor"),
-        (Fault("POST", JOBS, 403, "quotaExceeded"), WarehouseFault, "renewed within a day"),
+        (Fault("POST", JOBS, 403, "quotaExceeded", times=9), PublicationPending, "within a day"),
         (Fault("POST", JOBS, 401, "authError"), WarehouseRefused, "have not expired"),
         (Fault("POST", JOBS, 403, "billingNotEnabled"), WarehouseRefused, "enable billing"),
         (Fault("POST", JOBS, 400, "invalid", in_job=True), WarehouseRefused, "discover"),
-        (Fault("POST", JOBS, 400, "quotaExceeded", in_job=True, times=9), WarehouseFault, "day"),
-        (Fault("POST", JOBS, 503, times=999), WarehouseFault, "run the partition again"),
+        (
+            Fault("POST", JOBS, 400, "quotaExceeded", in_job=True, times=99),
+            PublicationPending,
+            "day",
+        ),
+        (Fault("POST", JOBS, 503, times=999), PublicationPending, "run the partition again"),
     ],
     ids=lambda value: f"{value.status}-{value.reason}" if isinstance(value, Fault) else None,
 )
@@ -349,6 +358,221 @@ def test_a_kill_at_any_point_and_a_rerun_end_in_the_same_state(
     assert harmless == [steps - 2, steps - 1, steps]
 
 
+# -- what was begun is finished, or left to the next writer
+
+LOAD = '"load"'
+
+
+def staged_files(lake: BigQueryWarehouse) -> list[str]:
+    return sorted(path.name for path in Path(lake._lake.root).rglob("*.parquet"))
+
+
+def journaled(lake: BigQueryWarehouse) -> bool:
+    return any(Path(lake._lake.root).glob("journal/*.json"))
+
+
+def test_what_is_begun_and_interrupted_is_finished_at_once(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    service.faults.append(Fault("POST", JOBS, 403, "quotaExceeded", body=LOAD))
+
+    publish(lake, 1)
+
+    assert values(lake) == [1]
+    assert not journaled(lake)
+    assert lake._promised == set()
+
+
+def test_what_is_pending_keeps_its_files_and_is_finished_by_the_next_run(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    publish(lake, 1, table="other")
+    file = stage(lake, "visit", DAY, v=[2])
+    service.faults.append(Fault("POST", JOBS, 403, "quotaExceeded", times=99, body=LOAD))
+
+    def body(tx: Transaction) -> None:
+        tx.create_table("clinic", "visit", schema(v="INT64"), partitioned=True)
+        tx.replace_partition("clinic", "visit", DAY, [file])
+
+    with pytest.raises(PublicationPending, match="the next run finishes it"):
+        lake.commit(body)
+    with pytest.raises(PublicationPending, match="the next run finishes it"):
+        publish(lake, 3, table="other")
+    lake.discard(str(Path(file).parent))
+    assert Path(file).exists()
+    service.faults.clear()
+    publish(lake, 4, table="other")
+
+    assert lake.query("SELECT v FROM clinic.visit").rows == [(2,)]
+    assert values(lake, "other_latest") == [4]
+    assert not journaled(lake)
+    assert not Path(file).exists()
+
+
+def test_an_interrupt_leaves_the_files_of_what_was_begun(
+    lake: BigQueryWarehouse, service: BigQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = stage(lake, "visit", DAY, v=[2])
+
+    def body(tx: Transaction) -> None:
+        tx.create_table("clinic", "visit", schema(v="INT64"), partitioned=True)
+        tx.replace_partition("clinic", "visit", DAY, [file])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Carrier, "_load", lambda *a: interrupt() if a[2] else None)
+        with pytest.raises(KeyboardInterrupt):
+            lake.commit(body)
+    lake.discard(str(Path(file).parent))
+    assert journaled(lake)
+    publish(lake, 1, table="other")
+
+    assert lake.query("SELECT v FROM clinic.visit").rows == [(2,)]
+    assert service.loads.count(f"clinic.visit${DAY:%Y%m%d}") == 1
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_another_writer_finished_or_gave_up_is_reported_as_that(
+    service: BigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """A writer that lost its turn while it waited for the service."""
+    one, other = (opened(service, tmp_path) for _ in range(2))
+    publish(one, 1)
+    real, calls = Turn.take, []
+
+    def take(turn: Turn) -> None:
+        calls.append(turn)
+        if len(calls) == 2:
+            let_time_pass(service)
+            if is_lost:
+                for file in Path(one._lake.root).glob("staged/clinic/visit/*/*/*.parquet"):
+                    file.unlink()
+            publish(other, 7, table="stay")
+        real(turn)
+
+    monkeypatch.setattr(Turn, "take", take)
+    service.faults.append(Fault("POST", JOBS, 403, "quotaExceeded", body=LOAD))
+    if is_lost:
+        with pytest.raises(WarehouseRefused, match=r"it was given up: .*notFound"):
+            publish(one, 2)
+    else:
+        publish(one, 2)
+
+    assert values(one) == ([1] if is_lost else [2])
+    assert values(one, "stay_latest") == [7]
+    assert not journaled(one)
+
+
+def test_what_a_killed_run_left_and_cannot_be_done_is_told_in_mirror_errors(
+    service: BigQuery, tmp_path: Path
+) -> None:
+    lake = opened(service, tmp_path)
+    lake.commit(lambda tx: tx.create_table("clinic", *ERRORS, partitioned=False))
+    publish(lake, 1)
+    service.faults.append(Fault("POST", JOBS, 403, "quotaExceeded", times=99, body=LOAD))
+    with pytest.raises(PublicationPending):
+        publish(lake, 2)
+    service.faults.clear()
+    for file in Path(lake._lake.root).glob("staged/clinic/visit/*/*/*.parquet"):
+        file.unlink()
+
+    publish(opened(service, tmp_path), 3, table="stay")
+
+    (row,) = lake.query('SELECT "table", "partition", error FROM clinic.MIRROR_ERRORS').rows
+    assert row[:2] == ("visit", DAY)
+    assert "was given up" in row[2]
+    assert values(lake) == [1]
+
+
+def test_text_of_rows_does_not_outlive_a_refused_commit(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    before(lake)
+    bad = stage(lake, "stay", DAY, v=["text"])
+
+    def body(tx: Transaction) -> None:
+        tx.replace_rows("clinic", "log", [{"run": "new", "rows": 2}])
+        tx.replace_partition("clinic", "stay", DAY, [bad])
+
+    def refused(tx: Transaction) -> None:
+        tx.replace_rows("clinic", "log", [{"run": "new", "rows": 2}])
+        raise WarehouseRefused("by its body")
+
+    for each in (body, refused):
+        with pytest.raises(WarehouseRefused):
+            lake.commit(each)
+    service.faults.append(Fault("POST", JOBS, 403, "accessDenied"))
+    with pytest.raises(WarehouseRefused, match="accessDenied"):  # of the control rows themselves
+        lake.commit(body)
+
+    assert not [name for _d, name in service.tables if name.startswith("mirror_temporary")]
+    assert list(Path(lake._lake.root).glob("control/*/*/*")) == []
+    assert Path(bad).exists()  # a table's files are its publisher's, who tries it alone
+
+
+def test_a_history_is_set_aside_only_when_the_new_rows_are_there(
+    lake: BigQueryWarehouse, service: BigQuery
+) -> None:
+    before(lake)
+    service.faults.append(Fault("POST", JOBS, 400, "invalid", in_job=True, body="_new_"))
+
+    with pytest.raises(WarehouseRefused, match="invalid"):
+        change(lake)
+
+    tables = lake.commit(lambda tx: tx.tables("clinic"))
+    assert "stay_depr_1" not in tables
+    assert values(lake, "stay_latest") == [5]
+    assert not [name for _d, name in service.tables if name.startswith("mirror_temporary")]
+    change(lake)
+    assert lake.query("SELECT w FROM clinic.stay_latest").rows == [("x",)]
+    assert lake.query("SELECT v FROM clinic.stay_depr_1").rows == [(5,)]
+
+
+# -- turns
+
+
+@pytest.mark.parametrize("when", ["before the plan", "after"])
+def test_a_writer_that_lost_its_turn_changes_nothing_of_the_next_ones(
+    service: BigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    lake = opened(service, tmp_path, patience=0.1)
+    publish(lake, 1)
+    next_one = Turn(lake._service, "clinic", lease=600.0, patience=1.0)
+
+    def lose(*_: object) -> None:
+        let_time_pass(service)
+        next_one.take()
+
+    def turn() -> str | None:
+        held = service.tables.get(("clinic", "mirror_temporary_turn"))
+        return held.resource["description"] if held else None
+
+    with monkeypatch.context() as slow:
+        if when == "after":
+            slow.setattr(Carrier, "_write_rows", lose)
+            publish(lake, 2)  # all was done when it lost it
+        else:
+            slow.setattr(Carrier, "_stage", lose)
+            with pytest.raises(WarehouseFault, match="lost its turn"):
+                publish(lake, 2)
+
+    assert turn() == next_one._token
+    assert not journaled(lake)
+    assert values(lake) == ([2] if when == "after" else [1])
+    next_one.give_up()
+    assert turn() is None
+
+
+def test_a_turn_outlasts_the_retries_of_a_request() -> None:
+    defaults = inspect.signature(BigQueryWarehouse.__init__).parameters
+    lease, patience = (defaults[name].default for name in ("lease", "patience"))
+
+    assert _FRESH * lease > patience + _REQUEST_SECONDS
+    assert 3 * patience > lease
+
+
 def test_while_one_writes_another_waits_for_its_turn(service: BigQuery, tmp_path: Path) -> None:
     one, other = (opened(service, tmp_path, patience=0.1) for _ in range(2))
     publish(one, 1)
@@ -371,7 +595,8 @@ def test_a_turn_is_kept_while_jobs_take_long(
     real = service._job
 
     def is_prolonged() -> bool:
-        return any(verb == "PATCH" and "turn" in path for verb, path, _body in service.requests)
+        asked = [verb for verb, path, _body in service.requests if "turn" in path]
+        return asked.count("PATCH") > 1
 
     def slow(job_id: str) -> dict[str, Any]:
         state = "DONE" if is_prolonged() else "RUNNING"

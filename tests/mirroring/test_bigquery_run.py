@@ -9,13 +9,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mirror_assets.mirroring import discover, doctor, retention, status, storage
+from mirror_assets.mirroring import discover, doctor, retention, status, storage, types
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.doctor import Finding
 from mirror_assets.mirroring.inputs import inputs
+from mirror_assets.mirroring.schema import Column, TableSchema
+from mirror_assets.mirroring.warehouses.base import Transaction
 from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse
+from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
 from tests.conftest import Bench, CloudStorage, utc_now
 from tests.fakes.bigquery import BigQuery, Fault, bigquery
 from tests.mirroring.test_verify import prove
@@ -212,6 +217,67 @@ def test_partitions_expire_in_bigquery(cloud: CloudBench, monkeypatch: pytest.Mo
     with monkeypatch.context() as later:
         later.setattr(time, "time", lambda: datetime.now(UTC).timestamp() + 2 * 86_400)
         assert cloud.warehouse.maintain(time_travel_days=2)["orphans_deleted"] == 1
+
+
+def test_the_files_of_a_lake_in_the_same_place_survive_upkeep(
+    cloud: CloudBench, extensions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lake with files in Cloud Storage is the step before BigQuery."""
+    url, place = f"ducklake:sqlite:{tmp_path}/home/lake.sqlite", f"{cloud.place}/lake"
+    earlier = DuckLakeWarehouse(url, place, extensions, memory="128MB")
+    day = datetime.now(UTC).date()
+    file = f"{earlier.staging('clinic', 'visit', day)}/0.parquet"
+    with storage.lake(file).create(file) as target:
+        pq.write_table(pa.table({"v": [1]}), target)
+    number = TableSchema((Column("v", "", types.INT64),))
+
+    def body(tx: Transaction) -> None:
+        tx.create_table("clinic", "visit", number, partitioned=True)
+        tx.replace_partition("clinic", "visit", day, [file])
+
+    earlier.commit(body)
+    spec = small(cloud)
+    published(cloud, spec)
+    left = f"{cloud.warehouse.staging('clinic_mirror', 'visit', day)}/0.parquet"
+    storage.lake(left).put({left: b"of a killed process"})
+
+    monkeypatch.setattr(time, "time", lambda: datetime.now(UTC).timestamp() + 2 * 86_400)
+    assert cloud.warehouse.maintain(time_travel_days=2)["orphans_deleted"] == 1
+
+    assert earlier.query("SELECT v FROM clinic.visit").rows == [(1,)]
+    earlier.close()
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_publication_that_the_service_interrupts_is_reported_as_what_became_of_it(
+    cloud: CloudBench, monkeypatch: pytest.MonkeyPatch, passes: bool
+) -> None:
+    spec = small(cloud)
+    times = 1 if passes else 99
+    view = "CREATE OR REPLACE VIEW `a-project`.`clinic_mirror`.`visit"
+    cloud.double.faults.append(
+        Fault("POST", "/jobs$", 403, "quotaExceeded", times=times, body=view)
+    )
+
+    reports = cloud.mirror_day(spec, run_id="same")
+
+    control_rows = "SELECT TABLE_NAME, published FROM clinic_mirror.MIRROR_METADATA ORDER BY 1"
+    if not passes:
+        assert {(r.published, r.error and r.error.kind) for r in reports.values()} == {
+            (False, "pending")
+        }
+        assert all(r.error and r.error.transient for r in reports.values())
+        assert cloud.query(control_rows) == []
+        with monkeypatch.context() as later:  # upkeep leaves what the plan names
+            later.setattr(time, "time", lambda: datetime.now(UTC).timestamp() + 2 * 86_400)
+            assert cloud.warehouse.maintain(time_travel_days=2)["orphans_deleted"] == 0
+        cloud.double.faults.clear()
+        cloud.warehouse.commit(lambda tx: tx.tables("clinic_mirror"))  # the next writer
+    else:
+        assert {(r.published, r.error) for r in reports.values()} == {(True, None)}
+    assert cloud.query(control_rows) == [("patient", True), ("visit", True)]
+    assert cloud.query("SELECT count(*) FROM clinic_mirror.visit_latest") == [(3,)]
+    assert all(proof.proven for proof in prove(cloud, spec).values())
 
 
 def test_downstream_inputs_are_found(cloud: CloudBench) -> None:

@@ -108,7 +108,10 @@ class Warehouse(Protocol):
     dialect: str
 
     def commit(self, body: Callable[[Transaction], T]) -> T:
-        """Run a body as one transaction; on a conflict, run it again from the start."""
+        """Run a body as one transaction; on a conflict, run it again from the start.
+
+        Raises PublicationPending where it was begun, and the next one will finish it.
+        """
 
     def query(self, statement: str, *, limit: int | None = None, native: bool = False) -> Rows:
         """A read-only query in DuckDB's dialect, as ours all are, or, as people write it
@@ -138,7 +141,7 @@ class Warehouse(Protocol):
         """
 
     def discard(self, folder: str) -> None:
-        """Remove a staging folder that was not published."""
+        """Remove a staging folder that was not published, unless its publication is pending."""
 
     def maintain(self, *, time_travel_days: int) -> dict[str, int]:
         """Expire old snapshots, delete files nothing refers to, sweep orphans; what was done."""

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -23,8 +23,9 @@ from mirror_assets.mirroring.names import sql as quoted
 from mirror_assets.mirroring.schema import TableSchema
 from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.mirroring.warehouses.bigquery import fields, sql
-from mirror_assets.mirroring.warehouses.bigquery.commit import Carrier, Turn
-from mirror_assets.mirroring.warehouses.bigquery.service import OWN, Service
+from mirror_assets.mirroring.warehouses.bigquery.commit import Carrier, Journal, Turn
+from mirror_assets.mirroring.warehouses.bigquery.plan import OWN, folder_of
+from mirror_assets.mirroring.warehouses.bigquery.service import Service
 from mirror_assets.mirroring.warehouses.bigquery.transaction import BigQueryTransaction
 
 T = TypeVar("T")
@@ -33,21 +34,24 @@ _OPTIONS = {"location", "endpoint"}
 _DAY = 86_400.0
 #: The dataset of the one turn that writers take who do not publish through a commit.
 _EXCLUSIVE = "mirror_turns"
+#: What lies below is BigQuery's, or on its way there.
+_FOLDER = ".bigquery"
 _ARRAY_OR_STRUCT = ("ARRAY<", "STRUCT<")
 
 
 class BigQueryWarehouse:
     """BigQuery for one project, at ``bigquery:<project>[?location=..&endpoint=..]``.
 
-    ``lake`` is the folder of the Parquet files that it loads. A writer that was killed keeps the
-    turn to publish into a dataset for ``lease`` seconds. ``patience`` seconds are waited for a
-    service that is not there, and for the turn.
+    Parquet files that it loads are staged below a folder of its own in ``lake``, where a DuckLake
+    may have its files too. A writer that was killed keeps the turn to publish into a dataset for
+    ``lease`` seconds. ``patience`` seconds are waited for a service that is not there, and three
+    times as many for the turn: one request must not outlast the lease, nor the lease the waiting.
     """
 
     dialect = "bigquery"
 
     def __init__(
-        self, url: str, lake: str, *, lease: float = 120.0, patience: float = 300.0
+        self, url: str, lake: str, *, lease: float = 600.0, patience: float = 300.0
     ) -> None:
         project, options = addressed(url)
         self._service = Service(
@@ -56,7 +60,7 @@ class BigQueryWarehouse:
             endpoint=options.get("endpoint"),
             patience=patience,
         )
-        self._lake = storage.lake(lake)
+        self._lake = storage.lake(f"{lake.rstrip('/')}/{_FOLDER}")
         if self._lake.local and not self._service.is_local:
             raise SettingsError(
                 "BigQuery cannot load from a folder of this machine",
@@ -66,29 +70,37 @@ class BigQueryWarehouse:
         self._lease = lease
         self._patience = patience
         self._mutex = threading.RLock()
+        self._promised: set[str] = set()
 
     # -- writing
 
     def commit(self, body: Callable[[BigQueryTransaction], T]) -> T:
-        """Write down what a body changes, then do it; other writers of its dataset wait."""
-        with self._mutex:
-            carriers: list[tuple[Turn, Carrier]] = []
+        """Write down what a body changes, then do it; other writers of its dataset wait.
+
+        Raises PublicationPending when it was written down and could not be done to its end.
+        """
+        with self._mutex, ExitStack() as after:
+            carriers: list[Carrier] = []
 
             def begin(dataset: str) -> None:
                 self._service.ensure_dataset(dataset)
                 turn = self._turn(dataset)
                 turn.take()
-                carriers.append((turn, Carrier(self._service, self._lake, turn)))
-                carriers[0][1].finish_left_over(dataset)
+                after.callback(turn.give_up)
+                carriers.append(Carrier(self._service, self._lake, turn, self._promised))
+                given_up = carriers[0].finish_left_over(dataset)
+                if given_up is not None:
+                    transaction.record_given_up(dataset, *given_up)
 
             transaction = BigQueryTransaction(self._service, self._lake, begin)
             try:
                 result = body(transaction)
-                if not transaction.plan.is_empty:
-                    carriers[0][1].carry_out(transaction.plan)
-            finally:
-                for turn, _carrier in carriers:
-                    turn.give_up()
+            except Exception:
+                for carrier in carriers:
+                    carrier.forget(transaction.plan)
+                raise
+            if not transaction.plan.is_empty:
+                carriers[0].carry_out(transaction.plan)
             return result
 
     @contextmanager
@@ -114,10 +126,12 @@ class BigQueryWarehouse:
         """A new private folder for Parquet parts that ``replace_partition`` may then own."""
         folder = f"{dataset}/{folder_name(table)}/{PARTITION_COLUMN}={day}/{secrets.token_hex(8)}"
         with self._lake.guard(f"{dataset}.{table}"):
-            return self._lake.make_folder(f"{self._lake.root}/{folder}")
+            return self._lake.make_folder(f"{self._lake.root}/staged/{folder}")
 
     def discard(self, folder: str) -> None:
-        """Remove a staging folder that was not published."""
+        """Remove a staging folder that was not published, unless a plan may still need it."""
+        if folder in self._promised:
+            return
         with suppress(MirrorError), self._lake.guard(folder):
             self._lake.delete_folder(folder)
 
@@ -204,15 +218,23 @@ class BigQueryWarehouse:
         return {"time_travel_changed": changed, "orphans_deleted": self._sweep()}
 
     def _sweep(self) -> int:
-        """Delete staged files older than a day; younger ones belong to running processes."""
+        """Delete what was on its way a day ago: younger files belong to running processes, and a
+        plan that was left keeps its files until it is finished.
+        """
         if self._lake.local:  # of a private service: its folder goes with it
             return 0
+        journal = Journal(self._lake)
+        kept = {folder for plan in journal.plans() for folder in plan.folders}
         with self._lake.guard("the lake"):
-            staged = [path for path in self._lake.older(time.time() - _DAY) if _is_staged(path)]
-            for path in staged:
+            old = [
+                path
+                for path in self._lake.older(time.time() - _DAY)
+                if folder_of(path) not in kept and not journal.has(path)
+            ]
+            for path in old:
                 with suppress(FileNotFoundError):
                     self._lake.delete(path)
-        return len(staged)
+        return len(old)
 
     def look_at(self, dataset: str, view: str) -> str:
         """Where a dataset is, that we may write there, and what reading a latest view costs."""
@@ -237,11 +259,6 @@ class BigQueryWarehouse:
     def close(self) -> None:
         """Let go of connections."""
         self._service.close()
-
-
-def _is_staged(path: str) -> bool:
-    """Whether a file of the lake is one on its way; a plan that was left is none."""
-    return path.endswith(".parquet")
 
 
 def addressed(url: str) -> tuple[str, dict[str, str]]:

@@ -18,29 +18,43 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from mirror_assets.mirroring.errors import MirrorError, RowsUnaccounted, WarehouseFault
+from mirror_assets.mirroring.errors import (
+    MirrorError,
+    PublicationPending,
+    RowsUnaccounted,
+    WarehouseFault,
+    WarehouseRefused,
+    at_edge,
+)
 from mirror_assets.mirroring.storage import Storage
 from mirror_assets.mirroring.warehouses.bigquery import service
 from mirror_assets.mirroring.warehouses.bigquery.plan import (
+    OWN,
     Altered,
     Created,
     Dropped,
     Loaded,
     Plan,
-    Renamed,
+    folder_of,
 )
-from mirror_assets.mirroring.warehouses.bigquery.service import OWN, Job, Service
+from mirror_assets.mirroring.warehouses.bigquery.service import Job, Service
 from mirror_assets.mirroring.warehouses.bigquery.sql import name
 
 _log = logging.getLogger(__name__)
 #: Views in one script.
 _VIEWS = 50
+#: The part of its lease after which a turn is prolonged must be short: what is left outlasts the
+#: retries of a request.
+_FRESH = 0.9
 _WEEK = 7 * 86_400.0
 
 
 class Turn:
     """The right to write into a dataset. It ends by itself ``lease`` seconds after it was last
     prolonged, so that a killed writer does not keep it.
+
+    It is a table whose description is its owner's token. What it says is compared before anything
+    depends on it, because another writer's turn has the same name.
     """
 
     def __init__(self, service_: Service, dataset: str, *, lease: float, patience: float) -> None:
@@ -53,7 +67,7 @@ class Turn:
         self._until = 0.0
 
     def take(self) -> None:
-        """Wait for it. Raises WarehouseFault when others keep it for too long."""
+        """Wait for it, unless it is ours. Raises WarehouseFault when others keep it too long."""
         deadline = time.monotonic() + self._patience
         pause = 0.05
         while not self._is_taken():
@@ -68,36 +82,42 @@ class Turn:
 
     def _is_taken(self) -> bool:
         until = time.time() + self._lease
-        expires = service.soon(self._lease)
-        mine = self._service.claim(self._dataset, self._table, self._token, expires)
-        if mine or self._is_mine():
+        if self._service.claim(self._dataset, self._table, self._token, service.soon(self._lease)):
             self._until = until
             return True
-        return False
+        # we may have been given it, and the answer was lost
+        return self._is_mine() and self._renew()
 
     def _is_mine(self) -> bool:
-        """Whether we were given it and the answer was lost; an expired one is removed."""
         found = self._service.table(self._dataset, self._table)
-        if found is None:
-            return False
-        if found.expires is not None and found.expires.timestamp() < time.time():
-            self._service.drop(self._dataset, self._table)
-        return bool(found.description == self._token)
+        return found is not None and found.description == self._token
+
+    def _renew(self) -> bool:
+        """Give it its whole time again; False when it is another's, who gets that time."""
+        until = time.time() + self._lease
+        owner = self._service.prolong(self._dataset, self._table, service.soon(self._lease))
+        if owner == self._token:
+            self._until = until
+        return owner == self._token
+
+    @property
+    def _is_fresh(self) -> bool:
+        """Whether it lasts for longer than a request is tried, however often."""
+        return time.time() < self._until - _FRESH * self._lease
 
     def prolong(self) -> None:
         """Keep it, while jobs are waited for. Raises WarehouseFault when it was lost."""
-        if time.time() < self._until - self._lease / 2:
-            return
-        until = time.time() + self._lease
-        expires = service.soon(self._lease)
-        mine = self._is_mine() and self._service.prolong(self._dataset, self._table, expires)
-        if not mine:
+        if not self._is_fresh:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Ask whether it is ours. Raises WarehouseFault when it was lost."""
+        if not (self._is_mine() if self._is_fresh else self._renew()):
             raise WarehouseFault(
                 "this run took too long and lost its turn to publish",
                 where=f"dataset {self._dataset}",
                 remedy="run the partition again",
             )
-        self._until = until
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -112,23 +132,26 @@ class Turn:
             keeping.result()
 
     def _keep(self, done: threading.Event) -> None:
-        while not done.wait(self._lease / 4):
+        while not done.wait((1 - _FRESH) * self._lease):
             self.prolong()
 
     def give_up(self) -> None:
         """Leave it to the next; one that was lost belongs to another by now."""
         try:
-            if self._is_mine():
-                self._service.drop(self._dataset, self._table)
+            self.confirm()
+            self._service.drop(self._dataset, self._table)
         except MirrorError as error:
             _log.warning("%s; the turn to publish ends by itself", error)
 
 
 class Journal:
-    """The one unfinished plan of each dataset, as a file in the lake."""
+    """The one unfinished plan of each dataset, as a file in the lake; and what became of a plan
+    that another process than its own took to its end.
+    """
 
     def __init__(self, lake: Storage) -> None:
         self._lake = lake
+        self._folder = f"{lake.root}/journal"
 
     def write(self, plan: Plan) -> None:
         with self._lake.guard(f"dataset {plan.dataset}"):
@@ -148,39 +171,111 @@ class Journal:
             except FileNotFoundError:
                 return
 
+    def plans(self) -> list[Plan]:
+        """The unfinished plans of all datasets."""
+        with self._lake.guard("journal"):
+            names = self._lake.names(self._folder)
+        found = [self.read(name.removesuffix(".json")) for name in names]
+        return [plan for plan in found if plan is not None]
+
+    def has(self, path: str) -> bool:
+        """Whether a file of the lake is a plan."""
+        return folder_of(path) == self._folder
+
+    def leave_word(self, plan: Plan, fault: MirrorError | None) -> None:
+        """For the process that wrote a plan, if it still lives: why it was given up, if it was."""
+        told = {"given_up": fault.sentence if fault else None}
+        with self._lake.guard(f"dataset {plan.dataset}"):
+            self._lake.put({self._word(plan): json.dumps(told).encode()})
+
+    def word(self, plan: Plan) -> dict[str, str | None] | None:
+        """``{"given_up": why}``, or None where nobody has left word."""
+        with self._lake.guard(f"dataset {plan.dataset}"):
+            try:
+                found: dict[str, str | None] = json.loads(self._lake.read(self._word(plan)))
+            except FileNotFoundError:
+                return None
+            return found
+
     def _path(self, dataset: str) -> str:
-        return f"{self._lake.root}/.journal/{dataset}.json"
+        return f"{self._folder}/{dataset}.json"
+
+    def _word(self, plan: Plan) -> str:
+        return f"{self._lake.root}/word/{plan.token}.json"
 
 
 class Carrier:
-    """Carries out plans while it has the turn."""
+    """Carries out plans while it has the turn. ``promised`` are folders that a plan names which
+    may be in the journal: nobody shall remove them.
+    """
 
-    def __init__(self, service_: Service, lake: Storage, turn: Turn) -> None:
+    def __init__(self, service_: Service, lake: Storage, turn: Turn, promised: set[str]) -> None:
         self._service = service_
         self._lake = lake
         self._journal = Journal(lake)
         self._turn = turn
+        self._promised = promised
 
-    def finish_left_over(self, dataset: str) -> None:
-        """Carry out what a killed writer has left. What can never be done is given up."""
+    def finish_left_over(self, dataset: str) -> tuple[Plan, MirrorError] | None:
+        """Carry out what another writer has left. What can never be done is given up: that plan,
+        and why. Raises PublicationPending.
+        """
         plan = self._journal.read(dataset)
         if plan is None:
-            return
+            return None
         _log.warning("dataset %s: finishing what an earlier run began to publish", dataset)
         try:
-            self._finish(plan)
+            fault = self._finish(plan, is_ours=False)
         except MirrorError as error:
-            if error.transient:
-                raise
-            _log.error("%s; what the earlier run began is given up", error)
+            raise _pending(plan, error) from None
+        if fault is None:
+            return None
+        _log.error("%s; what the earlier run began is given up", fault)
+        return plan, fault
 
     def carry_out(self, plan: Plan) -> None:
-        """Raises WarehouseRefused or WarehouseFault; after the latter the plan may yet be finished
-        by the next writer.
+        """Raises WarehouseRefused or WarehouseFault, then nothing is changed that readers see; and
+        PublicationPending, then the next writer will finish it.
         """
-        self._stage(plan)
-        self._journal.write(plan)
-        self._finish(plan)
+        try:
+            self._turn.prolong()
+            self._stage(plan)
+            self._turn.confirm()  # nobody else's plan may be overwritten
+        except MirrorError:
+            self.forget(plan)
+            raise
+        self._promised |= plan.folders
+        try:
+            self._journal.write(plan)
+            fault = self._finish(plan, is_ours=True)
+        except MirrorError as error:
+            fault = self._settle(plan, error)
+        self._promised -= plan.folders
+        if fault is not None:
+            raise fault
+
+    def _settle(self, plan: Plan, interrupted: MirrorError) -> MirrorError | None:
+        """Finish our plan after all, or find out what another writer has made of it."""
+        _log.warning("%s; once more, to the end", interrupted)
+        try:
+            self._turn.take()
+            left = self._journal.read(plan.dataset)
+            if left is not None and left.token == plan.token:
+                return self._finish(plan, is_ours=True)
+            word = self._journal.word(plan)
+        except MirrorError as error:
+            raise _pending(plan, error) from None
+        if word is None:  # it was never written down
+            self.forget(plan)
+            return interrupted
+        why = word["given_up"]
+        return WarehouseRefused(f"it was given up: {why}") if why else None
+
+    def forget(self, plan: Plan) -> None:
+        """Remove the control rows on their way of a plan that is not carried out: they are text of
+        rows. The files of its tables are their publisher's.
+        """
+        self._clean_up(plan.staged, {folder_of(uri) for step in plan.staged for uri in step.uris})
 
     def _stage(self, plan: Plan) -> None:
         """Nobody sees these: control rows in tables of their own."""
@@ -189,19 +284,36 @@ class Carrier:
             self._service.create_table(step.dataset, step.table, step.fields, expires=expires)
         self._load(plan, plan.staged)
 
-    def _finish(self, plan: Plan) -> None:
+    def _finish(self, plan: Plan, *, is_ours: bool) -> MirrorError | None:
+        """Carry a plan out, or give it up when that can never be done, and why. What it raises has
+        left it in the journal.
+        """
+        fault: MirrorError | None = None
         try:
-            self._change_structure(plan)
-            self._load(plan, plan.loads)
-            self._drop(plan.emptied)
-            self._move_views(plan)
-            self._write_rows(plan)
-        except MirrorError as error:
-            if not error.transient:
-                self._journal.remove(plan.dataset)
-            raise
+            self._change(plan)
+        except Exception as error:
+            fault = at_edge(error, f"dataset {plan.dataset}")
+            if fault.transient and not isinstance(fault, RowsUnaccounted):
+                raise fault from None
+            self._drop(plan.new_names)
+        if not is_ours:
+            self._journal.leave_word(plan, fault)
         self._journal.remove(plan.dataset)
-        self._clean_up(plan)
+        if fault is None:
+            # a plan that was taken up after its tables were renamed has made empty ones again
+            self._clean_up([*plan.staged, *plan.new_names], plan.folders)
+        else:
+            self.forget(plan)
+        return fault
+
+    def _change(self, plan: Plan) -> None:
+        """What readers see, step by step."""
+        self._change_structure(plan)
+        self._load(plan, plan.loads)
+        self._drop(plan.emptied)
+        self._rename(plan)
+        self._move_views(plan)
+        self._write_rows(plan)
 
     def _change_structure(self, plan: Plan) -> None:
         for step in plan.structure:
@@ -217,10 +329,6 @@ class Carrier:
                     if step.statements:
                         self._run([self._script(plan, f"columns of {where}", step.statements)])
                     self._service.alter_fields(step.dataset, step.table, step.fields)
-                case Renamed():
-                    path = self._service.qualified(step.dataset, step.table)
-                    rename = f"ALTER TABLE {path} RENAME TO {name(step.new_name)}"
-                    self._run([self._script(plan, f"name of {where}", [rename])])
                 case Dropped():
                     self._service.drop(step.dataset, step.table)
 
@@ -242,6 +350,16 @@ class Carrier:
                     where=f"{step.dataset}.{step.table}",
                     remedy="run the partition again",
                 )
+
+    def _rename(self, plan: Plan) -> None:
+        for step in plan.renamed:
+            self._turn.prolong()
+            if self._service.table(step.dataset, step.new_name) is not None:
+                continue  # done earlier: the name was free, or became so by the step before
+            path = self._service.qualified(step.dataset, step.table)
+            rename = f"ALTER TABLE {path} RENAME TO {name(step.new_name)}"
+            about = f"name of {step.dataset}.{step.table}"
+            self._run([self._script(plan, about, [rename])])
 
     def _drop(self, steps: Iterable[Dropped]) -> None:
         for step in steps:
@@ -274,13 +392,20 @@ class Carrier:
     def _run(self, jobs: Sequence[Job]) -> list[Any]:
         return self._service.run(jobs, self._turn.prolong)
 
-    def _clean_up(self, plan: Plan) -> None:
-        """What was on its way has arrived; what cannot be removed now expires or is swept."""
+    def _clean_up(self, staged: Iterable[Loaded | Dropped], folders: Iterable[str]) -> None:
+        """What cannot be removed now expires or is swept."""
         try:
-            self._drop(Dropped(step.dataset, step.table) for step in plan.staged)
-            uris = [uri for step in (*plan.staged, *plan.loads) for uri in step.uris]
-            for folder in {uri.rpartition("/")[0] for uri in uris}:
+            self._drop(Dropped(step.dataset, step.table) for step in staged)
+            for folder in folders:
                 with self._lake.guard("staged files"):
                     self._lake.delete_folder(folder)
         except MirrorError as error:
             _log.warning("%s; it is removed later", error)
+
+
+def _pending(plan: Plan, error: MirrorError) -> PublicationPending:
+    return PublicationPending(
+        f"what was begun is not published to its end: {error.what}",
+        where=f"dataset {plan.dataset}",
+        remedy=f"nothing is lost: the next run finishes it first. {error.remedy}",
+    )

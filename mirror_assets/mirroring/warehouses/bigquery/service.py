@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -21,10 +21,9 @@ from mirror_assets.mirroring.errors import MirrorError, WarehouseRefused
 from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.mirroring.warehouses.bigquery import faults
 from mirror_assets.mirroring.warehouses.bigquery.fields import Field
+from mirror_assets.mirroring.warehouses.bigquery.plan import OWN
 from mirror_assets.mirroring.warehouses.bigquery.sql import path
 
-#: Tables of our own that are there for a while: whose turn it is, and rows on their way.
-OWN = "mirror_temporary_"
 #: Attempts at a job that BigQuery accepted and then failed for a passing reason.
 _ATTEMPTS = 4
 _SLOWEST_POLL = 2.0
@@ -47,9 +46,6 @@ class Job:
     def id(self, attempt: int) -> str:
         text = json.dumps([self.key, self.kind, self.configuration], sort_keys=True)
         return f"mirror_{hashlib.sha256(text.encode()).hexdigest()[:40]}_{attempt}"
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Service:
@@ -222,14 +218,17 @@ class Service:
         self.claim(dataset, own, "", soon(60.0))
         self.drop(dataset, own)
 
-    def prolong(self, dataset: str, table: str, expires: datetime) -> bool:
-        """Give a temporary table more time; False when it is gone."""
+    def prolong(self, dataset: str, table: str, expires: datetime) -> str | None:
+        """Give a temporary table more time; the token that it was claimed with, None when it is
+        gone.
+        """
         from google.cloud import bigquery
 
         changed = bigquery.Table(f"{self.project}.{dataset}.{table}")
         changed.expires = expires
         ask = partial(self.client.update_table, changed, ["expires"], **self._options)
-        return self._found(ask, f"dataset {dataset}") is not None
+        found = self._found(ask, f"dataset {dataset}")
+        return found.description if found else None
 
     def drop(self, dataset: str, table: str) -> None:
         """Remove a table or view, or with ``table$day`` the rows of a day, if it is there."""
@@ -250,11 +249,18 @@ class Service:
 
     def run(self, jobs: Sequence[Job], meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
         """Run jobs side by side; the finished ones, in order. ``meanwhile`` is called while they
-        are waited for. All are waited for before the first one's error is raised.
+        are waited for. All that were started are waited for before the first one's error is raised.
         """
-        running = [(job, *self._start(job, 0)) for job in jobs]
+        running: list[tuple[Job, Any, int]] = []
         ended: list[Any] = []
         failed: list[MirrorError] = []
+        for job in jobs:
+            try:
+                meanwhile()
+                running.append((job, *self._start(job, 0)))
+            except MirrorError as error:
+                failed.append(error)
+                break
         for job, handle, attempt in running:
             try:
                 ended.append(self._finish(job, handle, attempt, meanwhile))

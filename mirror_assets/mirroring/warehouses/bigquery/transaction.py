@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
-from mirror_assets.mirroring.errors import DriftRefused
+from mirror_assets.mirroring import control
+from mirror_assets.mirroring.errors import DriftRefused, MirrorError
 from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.schema import Drift, TableSchema, fold
 from mirror_assets.mirroring.storage import Storage
@@ -17,6 +18,7 @@ from mirror_assets.mirroring.warehouses.bigquery import fields as columns_of
 from mirror_assets.mirroring.warehouses.bigquery import sql
 from mirror_assets.mirroring.warehouses.bigquery.fields import Field
 from mirror_assets.mirroring.warehouses.bigquery.plan import (
+    OWN,
     Altered,
     Created,
     Dropped,
@@ -26,7 +28,7 @@ from mirror_assets.mirroring.warehouses.bigquery.plan import (
     View,
     decorated,
 )
-from mirror_assets.mirroring.warehouses.bigquery.service import OWN, Service
+from mirror_assets.mirroring.warehouses.bigquery.service import Service
 
 Row = dict[str, Any]
 #: Rows without a day, which somebody else must have written.
@@ -47,12 +49,13 @@ class _Change:
 @dataclass
 class _Table:
     """A table as it will be. ``held_as`` is the name that the service knows its rows by, with the
-    columns ``held``.
+    columns ``held``; ``loaded_as`` the one by which it goes until its new rows are there.
     """
 
     fields: list[Field]
     partitioned: bool
-    held_as: str | None
+    loaded_as: str
+    held_as: str | None = None
     held: frozenset[bytes] = frozenset()
     days: dict[date, int] = field(default_factory=dict)
     kept_from: date = _NO_DAY
@@ -118,9 +121,16 @@ class BigQueryTransaction:
         self._create(dataset, table, list(map(columns_of.field_of, schema.columns)), partitioned)
 
     def _create(self, dataset: str, table: str, fields: list[Field], partitioned: bool) -> None:
+        """Where a table of that name is set aside, by a name of ours until the rows are there: when
+        they are refused, nothing has changed.
+        """
         self._touch(dataset)
-        self._tables[dataset, table] = _Table(fields, partitioned, None)
-        self.plan.structure.append(Created(dataset, table, fields, partitioned))
+        at_first = table
+        if any((step.dataset, step.table) == (dataset, table) for step in self.plan.renamed):
+            at_first = f"{OWN}{self.plan.token}_new_{len(self.plan.structure)}"
+            self.plan.renamed.append(Renamed(dataset, at_first, table))
+        self._tables[dataset, table] = _Table(fields, partitioned, at_first)
+        self.plan.structure.append(Created(dataset, at_first, fields, partitioned))
 
     def evolve(self, dataset: str, table: str, schema: TableSchema, drift: Drift) -> None:
         known = self._known(dataset, table)
@@ -146,7 +156,7 @@ class BigQueryTransaction:
     def rename(self, dataset: str, table: str, new_name: str) -> None:
         self._tables[dataset, new_name] = self._known(dataset, table)
         self._tables[dataset, table] = None
-        self.plan.structure.append(Renamed(dataset, table, new_name))
+        self.plan.renamed.append(Renamed(dataset, table, new_name))
 
     def drop_table(self, dataset: str, table: str) -> None:
         self._touch(dataset)
@@ -179,7 +189,7 @@ class BigQueryTransaction:
 
     def replace_partition(self, dataset: str, table: str, day: date, files: Sequence[str]) -> None:
         known = self._known(dataset, table)
-        target = decorated(table, day)
+        target = decorated(known.loaded_as, day)
         rows = sum(self._footer(f"{dataset}.{table}", file).num_rows for file in files)
         known.days[day] = rows
         plan, mine = self.plan, (dataset, target)
@@ -249,6 +259,25 @@ class BigQueryTransaction:
             rows += [row for row in change.comes if matches(row)]
         return [{name: row.get(name) for name in columns} for row in rows]
 
+    def record_given_up(self, dataset: str, plan: Plan, fault: MirrorError) -> None:
+        """Tell in MIRROR_ERRORS, where there is one, what an earlier run could not publish."""
+        if self.schema(dataset, control.ERRORS.name) is None:
+            return
+        told = f"what an earlier run began to publish was given up: {fault.sentence}"
+        rows = [
+            control.error_row(
+                table=table,
+                error=told,
+                resource=fault.resource,
+                kind=fault.kind,
+                load_time=datetime.now(UTC),
+                partition=day,
+                run_id=f"commit {plan.token}",
+            )
+            for table, day in plan.days
+        ]
+        self.replace_rows(dataset, control.ERRORS.name, rows)
+
     def replace_rows(self, dataset: str, table: str, rows: Sequence[Row], /, **equal: Any) -> None:
         known = self._known(dataset, table)
         path = self._service.qualified(dataset, table)
@@ -280,7 +309,7 @@ class BigQueryTransaction:
         loose = [f | {"mode": "NULLABLE"} for f in known.fields]
         schema = columns_of.to_arrow(loose)
         full = [{name: row.get(name) for name in schema.names} for row in rows]
-        file = f"{self._lake.root}/.control/{dataset}/{self.plan.token}/{number}.parquet"
+        file = f"{self._lake.root}/control/{dataset}/{self.plan.token}/{number}.parquet"
         with self._lake.guard(f"{dataset}.{table}"), self._lake.create(file) as target:
             pq.write_table(pa.Table.from_pylist(full, schema), target)
         self.plan.staged.append(Loaded(self.plan.dataset, own, loose, [file], len(rows)))
@@ -291,7 +320,7 @@ class BigQueryTransaction:
         if column == PARTITION_COLUMN:
             for old in self.days(dataset, table):
                 if _NO_DAY < old < day:
-                    self.plan.emptied.append(Dropped(dataset, decorated(table, old)))
+                    self.plan.emptied.append(Dropped(dataset, decorated(known.loaded_as, old)))
             known.kept_from = max(known.kept_from, day)
             return
         path = self._service.qualified(dataset, table)
@@ -339,7 +368,7 @@ class BigQueryTransaction:
 def _of_service(table: str, found: Any) -> _Table:
     fields = [field.to_api_repr() for field in found.schema]
     held = frozenset(fold(f["name"]) for f in fields)
-    return _Table(fields, found.time_partitioning is not None, table, held)
+    return _Table(fields, found.time_partitioning is not None, table, table, held)
 
 
 def _matcher(equal: Equal, any_of: Sequence[Equal] = ()) -> Callable[[Row], bool]:
