@@ -41,11 +41,11 @@ def provider(settings: Settings, spec: DatabaseSpec) -> Provider:
     """
     # imported here: nobody waits for a provider that is not asked
     if is_elsewhere(spec):
-        from mirror_assets.mirroring.sources.aptible import AptibleProvider, Login
+        from mirror_assets.mirroring.sources.aptible import AptibleProvider, AptibleUser
 
         user, password = (_secret(settings, name) for name in ("APTIBLE_USER", "APTIBLE_PASSWORD"))
         api, auth = (settings.variables.get(name) or VARIABLES[name][0] for name in _ROOTS)
-        return AptibleProvider(spec, Login(user, password, api, auth), settings.scratch)
+        return AptibleProvider(spec, AptibleUser(user, password, api, auth), settings.scratch)
     from mirror_assets.mirroring.sources.dumped import DumpProvider
 
     there = address(settings, spec.name)

@@ -109,13 +109,17 @@ _COMPLAINTS = (
 
 @dataclass(frozen=True)
 class SshHost:
-    """A host to log in to with a key file, once it has shown a key of the known_hosts file."""
+    """A host to log in to with a key file, once it has shown a key of the known_hosts file.
+
+    ``certificate``: a file that vouches for the key, where the host does not know that itself.
+    """
 
     host: str
     user: str
     identity: SecretFile
     known_hosts: SecretFile
     port: int = 22
+    certificate: Path | None = None
 
     def __post_init__(self) -> None:
         check_name("the SSH host", self.host)
@@ -146,7 +150,9 @@ class SshHost:
         """
         with at_hand(self.identity) as identity, at_hand(self.known_hosts) as known_hosts:
             check_private(identity, self.where)
-            chosen = {**_OPTIONS, "UserKnownHostsFile": f'"{_plain(known_hosts)}"', **options}
+            chosen = {**_OPTIONS, "UserKnownHostsFile": _quoted(known_hosts), **options}
+            if self.certificate is not None:
+                chosen["CertificateFile"] = _quoted(self.certificate)
             yield [
                 *("ssh", "-F", os.devnull, *flags),
                 *(f"-o{name}={value}" for name, value in chosen.items()),
@@ -178,6 +184,11 @@ def check_name(what: str, name: str) -> None:
     """Raise SettingsError when this could be taken for an option or a second word."""
     if not _NAME.fullmatch(name):
         raise SettingsError(f"{what} is not a name")
+
+
+def _quoted(path: Path) -> str:
+    """A path as an option's value, in which a space ends nothing."""
+    return f'"{_plain(path)}"'
 
 
 def _plain(path: Path) -> str:

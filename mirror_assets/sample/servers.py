@@ -25,11 +25,11 @@ from psycopg2 import sql
 from pymysql.connections import Connection as MariaDBConnection
 from pymysql.cursors import Cursor
 
+from mirror_assets.mirroring.loopback import free_port
 from mirror_assets.mirroring.sources import private_postgres
 from mirror_assets.mirroring.sources.private_postgres import (
     ServerFailed,
     exited,
-    free_port,
     is_root,
     server_pid,
     write_private,

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from mirror_assets.mirroring.loopback import LOOPBACK, free_port
 from mirror_assets.mirroring.ssh import SshHost
 
-_HOST = "127.0.0.1"
 _START_SECONDS = 15.0
 
 
@@ -31,7 +31,7 @@ class SshServer:
 
     @property
     def place(self) -> str:
-        return f"{self.user}@{_HOST}:{self.port}"
+        return f"{self.user}@{LOOPBACK}:{self.port}"
 
     @property
     def known_hosts(self) -> Path:
@@ -40,12 +40,12 @@ class SshServer:
     def known_as(self, key: Path) -> Path:
         """A known_hosts file that has this key for the server."""
         path = self.folder / f"{key.name}.known_hosts"
-        path.write_text(f"[{_HOST}]:{self.port} {key.with_suffix('.pub').read_text()}")
+        path.write_text(f"[{LOOPBACK}]:{self.port} {key.with_suffix('.pub').read_text()}")
         return path
 
     @property
     def host(self) -> SshHost:
-        return SshHost(_HOST, self.user, self.identity, self.known_hosts, self.port)
+        return SshHost(LOOPBACK, self.user, self.identity, self.known_hosts, self.port)
 
     @contextmanager
     def running(self, *settings: str) -> Iterator[None]:
@@ -58,11 +58,11 @@ class SshServer:
 
     def start(self, *settings: str) -> None:
         """Start it, on the port it had before."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         config, log = self.folder / "sshd_config", self.folder / "sshd.log"
         lines = (
             f"Port {self.port}",
-            f"ListenAddress {_HOST}",
+            f"ListenAddress {LOOPBACK}",
             f"HostKey {self.host_key}",
             f"AuthorizedKeysFile {self.identity}.pub",
             *("PidFile none", "UsePAM no", "StrictModes no", "UseDNS no"),
@@ -121,14 +121,8 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def _answers(port: int) -> bool:
-    with suppress(OSError), closing(socket.create_connection((_HOST, port), 1)):
+    with suppress(OSError), closing(socket.create_connection((LOOPBACK, port), 1)):
         return True
     return False
 

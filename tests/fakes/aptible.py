@@ -30,9 +30,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mirror_assets.mirroring.loopback import free_port
 from mirror_assets.mirroring.names import sql
-from mirror_assets.mirroring.sources.aptible import Login
-from mirror_assets.mirroring.sources.private_postgres import free_port
+from mirror_assets.mirroring.sources.aptible import AptibleUser
 from mirror_assets.sample.servers import PostgreSQL
 from tests.fakes.appengine import HOST, serve
 
@@ -56,6 +56,7 @@ class Faults:
     waiting: set[str] = field(default_factory=set)  # types of operations that never begin
     without_credentials: bool = False
     wrong_host_key: bool = False
+    portal_away: int = 0  # so often nobody listens where the portal should be
     backup_at: datetime | None = None
 
 
@@ -87,8 +88,8 @@ class Aptible:
     def handles(self) -> list[str]:
         return sorted(d["handle"] for d in self.databases.values() if d["status"] == "provisioned")
 
-    def login(self, url: str) -> Login:
-        return Login(USER, PASSWORD, api=url, auth=f"{url}/auth")
+    def login(self, url: str) -> AptibleUser:
+        return AptibleUser(USER, PASSWORD, api=url, auth=f"{url}/auth")
 
     def add_database(self, handle: str, name: str, age: timedelta = timedelta(0)) -> Json:
         number = next(self._numbers)
@@ -328,10 +329,12 @@ def _app(state: Aptible) -> Starlette:
         }
 
     def stack() -> Json:
+        port = free_port() if state.faults.portal_away else state.port
+        state.faults.portal_away = max(0, state.faults.portal_away - 1)
         key = state.ca if state.faults.wrong_host_key else state.host_key
         return {
             "ssh_portal_host": HOST,
-            "ssh_portal_port": state.port,
+            "ssh_portal_port": port,
             "ssh_host_rsa_public_key": key.with_suffix(".pub").read_text().strip(),
         }
 

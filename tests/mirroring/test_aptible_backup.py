@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +19,11 @@ from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError, RunStopped, SettingsError
 from mirror_assets.mirroring.sources import aptible as module
 from mirror_assets.mirroring.sources import backup
-from mirror_assets.mirroring.sources.aptible import AptibleProvider, Login
+from mirror_assets.mirroring.sources.aptible import AptibleProvider, AptibleUser
 from mirror_assets.mirroring.sources.backup import BackupSource
 from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.sample.servers import PostgreSQL
-from tests.conftest import KindBench, utc_now
+from tests.conftest import ROOT, KindBench, utc_now
 from tests.fakes.aptible import DATABASE_PASSWORD, PASSWORD, USER, Aptible, Faults, aptible
 
 LIVE = "clinic-prod"
@@ -49,16 +54,28 @@ class Desk:
         self.bench, self.state, self.url = bench, state, url
         self.spec: DatabaseSpec = bench.catalog(["patient"], backup=RULE)
 
-    def provider(self, login: Login | None = None) -> AptibleProvider:
-        return AptibleProvider(
-            self.spec, login or self.state.login(self.url), self.bench.root / "keys", poll=0.01
-        )
+    @property
+    def keys(self) -> Path:
+        return self.bench.root / "keys of ours"
 
-    def mirror(self, login: Login | None = None) -> TableReport:
+    def ways(self) -> int:
+        """How many clients forward to the portal's socket."""
+        wanted = os.fsencode(self.state.root / "db.sock")
+        found = 0
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = process.read_bytes().split(b"\0")
+                found += words[0] == b"ssh" and any(word.endswith(wanted) for word in words)
+        return found
+
+    def provider(self, login: AptibleUser | None = None) -> AptibleProvider:
+        return AptibleProvider(self.spec, login or self.state.login(self.url), self.keys, poll=0.01)
+
+    def mirror(self, login: AptibleUser | None = None) -> TableReport:
         source = BackupSource(self.spec, self.provider(login))
         return self.bench.mirror_day(self.spec, source=source)["patient"]
 
-    def error(self, login: Login | None = None) -> MirrorError:
+    def error(self, login: AptibleUser | None = None) -> MirrorError:
         found = self.mirror(login).error
         assert found is not None
         return found
@@ -108,7 +125,7 @@ def test_the_partition_holds_the_backup_that_our_operation_made(desk: Desk) -> N
     assert handle.startswith(f"clinic-mirror-job-{utc_now():%Y%m%d}")
     kinds = [kind for _, kind in desk.asked]
     assert kinds == ["backup", "restore", "tunnel", "deprovision"]
-    assert list((desk.bench.root / "keys").rglob("*")) == [], "no key is left on the disk"
+    assert list(desk.keys.rglob("*")) == [], "no key is left on the disk"
     assert desk.state.handles == ["another", LIVE, "other"]
 
 
@@ -148,12 +165,53 @@ def test_e_41_without_credentials_in_twenty_looks_it_fails_and_the_copy_is_remov
     assert desk.asked[-1] == ("databases", "deprovision")
 
 
-@pytest.mark.slow
 def test_a_portal_with_another_host_key_is_refused(desk: Desk) -> None:
     desk.state.faults.wrong_host_key = True
     error = desk.error()
-    assert "SSH portal did not open the tunnel" in error.what
+    assert (error.kind, error.transient) == ("ssh_refused", False)
+    assert "does not show its known key" in error.what
     assert desk.state.handles == ["another", LIVE, "other"]
+
+
+def test_a_portal_that_is_away_for_a_moment_does_not_cost_the_restore(desk: Desk) -> None:
+    desk.state.faults.portal_away = 2
+    assert desk.mirror().error is None
+    assert [kind for _, kind in desk.asked] == [
+        *("backup", "restore", "tunnel", "tunnel", "tunnel", "deprovision")
+    ]
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from mirror_assets.mirroring.catalog import load
+from mirror_assets.mirroring.sources.aptible import AptibleProvider, AptibleUser
+catalog, url, user, password, scratch = sys.argv[1:]
+spec = load(Path(catalog), lambda _database: None)
+user = AptibleUser(user, password, api=url, auth=f"{url}/auth")
+with AptibleProvider(spec, user, Path(scratch)).live():
+    print("open", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_process_that_is_killed_leaves_no_way_to_the_database(desk: Desk) -> None:
+    """Its ssh holds our token, and anybody on the machine could use its port."""
+    arguments = [str(desk.spec.file), desk.url, USER, PASSWORD, str(desk.keys)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, *arguments], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"open\n"
+        assert desk.ways() == 1
+    finally:
+        child.kill()
+        child.communicate()
+    deadline = time.monotonic() + 10
+    while desk.ways():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_busy_answers_and_an_expired_token_pass(desk: Desk) -> None:
@@ -308,5 +366,5 @@ def test_a_run_that_is_stopped_removes_what_it_restored(desk: Desk) -> None:
 
 def test_a_password_is_never_sent_in_the_clear() -> None:
     with pytest.raises(SettingsError, match="not https"):
-        Login(USER, PASSWORD, auth="http://auth.example.org")
-    assert PASSWORD not in repr(Login(USER, PASSWORD))
+        AptibleUser(USER, PASSWORD, auth="http://auth.example.org")
+    assert PASSWORD not in repr(AptibleUser(USER, PASSWORD))

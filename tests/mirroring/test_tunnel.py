@@ -24,8 +24,8 @@ from mirror_assets.mirroring.errors import (
     SshRefused,
     SshUnavailable,
 )
+from mirror_assets.mirroring.loopback import free_port
 from mirror_assets.mirroring.sources import Address, Tunnel, open_source
-from mirror_assets.mirroring.sources.tunnel import free_port
 from mirror_assets.sample.sshd import SshServer, make_key, program
 from tests.conftest import ROOT, Interrupted, KindBench
 
@@ -335,3 +335,16 @@ def test_the_port_of_a_tunnel_is_on_the_loopback_interface_only(sshd: SshServer)
         ]
         with closing(socket.create_connection(("127.0.0.1", opened.port), 5)) as through:
             assert through.recv(8).startswith(b"SSH-2.0")
+
+
+def test_a_hosts_banner_is_not_taken_for_a_complaint(keys: SshServer) -> None:
+    banner = keys.folder / "banner"
+    banner.write_text("Permission denied to whoever is not one of us.\n")
+    waits = Waits()
+    keys.start(f"Banner {banner}")
+    try:
+        with Tunnel(keys.host, "127.0.0.1", keys.port, sleep=waits).open() as opened:
+            assert opened.port
+    finally:
+        keys.stop()
+    assert waits == []

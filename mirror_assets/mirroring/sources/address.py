@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.engine import make_url
 
-from mirror_assets.mirroring.sources.tunnel import LOOPBACK, Tunnel
+from mirror_assets.mirroring.loopback import LOOPBACK
+from mirror_assets.mirroring.sources.tunnel import Tunnel
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,15 @@ to the portal, which must show the host key that the API names, and forwards to 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Thread
-from typing import IO, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -32,11 +30,12 @@ from mirror_assets.mirroring.errors import (
     SettingsError,
     SourceFault,
     SourceUnavailable,
-    reason,
 )
+from mirror_assets.mirroring.loopback import LOOPBACK
 from mirror_assets.mirroring.sources.backup import is_copy, rule_of
 from mirror_assets.mirroring.sources.base import Copy, Pause
-from mirror_assets.mirroring.sources.private_postgres import HOST, free_port
+from mirror_assets.mirroring.sources.tunnel import begin
+from mirror_assets.mirroring.ssh import SshHost
 from mirror_assets.mirroring.storage import private_file, private_folder
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -46,7 +45,6 @@ _LONGEST_WAIT = 60.0
 #: An operation is asked for this often; credentials and backups appear a moment after it.
 _POLL_SECONDS = 5.0
 _LOOKS, _LOOK_SECONDS = 20, 1.0
-_TUNNEL_SECONDS = 20.0
 _REMOVE_SECONDS = 600.0
 _PER_PAGE = 100
 _GONE = ("deprovisioned", "deprovisioning")
@@ -58,7 +56,7 @@ _Method = Literal["GET", "POST", "PUT"]
 
 
 @dataclass(frozen=True)
-class Login:
+class AptibleUser:
     """A user of Aptible without a second factor, and where its two APIs are."""
 
     user: str = field(repr=False)
@@ -77,13 +75,13 @@ class AptibleProvider:
     """Backups of the database whose handle the catalog names. ``scratch`` holds keys meanwhile."""
 
     def __init__(
-        self, spec: DatabaseSpec, login: Login, scratch: Path, *, poll: float = _POLL_SECONDS
+        self, spec: DatabaseSpec, user: AptibleUser, scratch: Path, *, poll: float = _POLL_SECONDS
     ) -> None:
         self._spec = spec
         self._rule = rule_of(spec)
         self._scratch = scratch
         self._poll = poll
-        self._api = _Api(login, spec.name)
+        self._api = _Api(user, spec.name)
         #: The backup of each restore that was asked for and has not been seen to succeed.
         self._restoring: dict[str, str] = {}
 
@@ -244,11 +242,13 @@ class AptibleProvider:
 
     @contextmanager
     def _tunnel(self, database: _Json, pause: Pause) -> Iterator[str]:
+        """A URL through the portal. Raises SourceUnavailable while that does not open."""
         credential = self._credential(database, pause)
         with tempfile.TemporaryDirectory(dir=private_folder(self._scratch)) as folder:
-            portal = self._portal(database, credential, Path(folder), pause)
-            with portal.open() as port:
-                yield self._url(credential["connection_url"], port)
+            host, socket = self._portal(database, credential, Path(folder), pause)
+            session = {"ACCESS_TOKEN": self._api.token(pause)}
+            with closing(begin(host, socket, session=session)) as opened:
+                yield self._url(credential["connection_url"], opened.port)
 
     def _credential(self, database: _Json, pause: Pause) -> _Json:
         path = f"/databases/{database['id']}/database_credentials"
@@ -264,7 +264,10 @@ class AptibleProvider:
             remedy="run the partition again; if it lasts, check the user's rights at Aptible",
         )
 
-    def _portal(self, database: _Json, credential: _Json, folder: Path, pause: Pause) -> _Portal:
+    def _portal(
+        self, database: _Json, credential: _Json, folder: Path, pause: Pause
+    ) -> tuple[SshHost, str]:
+        """The portal, for a key that is made in ``folder``, and the database's socket there."""
         key = folder / "id"
         public = _make_key(key)
         operation = self._create(
@@ -275,100 +278,26 @@ class AptibleProvider:
         account = self._api.get(f"/accounts/{_linked(database, 'account')}", pause)
         stack = self._api.get(f"/stacks/{_linked(account, 'stack')}", pause)
         host, port = str(stack["ssh_portal_host"]), int(stack["ssh_portal_port"])
-        _write(folder / "id-cert.pub", str(found["ssh_certificate_body"]))
-        known = f"[{host}]:{port} {stack['ssh_host_rsa_public_key']}\n"
-        _write(folder / "known_hosts", known)
-        return _Portal(
-            folder,
-            host,
-            port,
-            str(found["ssh_user"]),
-            str(found["ssh_port_forward_socket"]),
-            self._api.token(pause),
-            self._spec.name,
-        )
+        certificate, known_hosts = folder / "certificate", folder / "known_hosts"
+        _write(certificate, str(found["ssh_certificate_body"]))
+        _write(known_hosts, f"[{host}]:{port} {stack['ssh_host_rsa_public_key']}\n")
+        portal = SshHost(host, str(found["ssh_user"]), key, known_hosts, port, certificate)
+        return portal, str(found["ssh_port_forward_socket"])
 
     def _url(self, text: str, port: int) -> str:
         try:
             url = make_url(text)
         except (ArgumentError, ValueError):
             raise SourceFault("the credentials hold no URL", where=self._spec.name) from None
-        there = url.set(drivername="postgresql+psycopg2", host=HOST, port=port, query={})
+        there = url.set(drivername="postgresql+psycopg2", host=LOOPBACK, port=port, query={})
         return there.render_as_string(hide_password=False)
-
-
-@dataclass(frozen=True)
-class _Portal:
-    """A forwarding of the SSH portal to the socket of one database; ``folder`` holds its keys."""
-
-    folder: Path
-    host: str
-    port: int
-    user: str
-    socket: str
-    token: str = field(repr=False)
-    where: str
-
-    @contextmanager
-    def open(self) -> Iterator[int]:
-        """A local port that leads there. Raises BackupFailed."""
-        local = free_port()
-        process = self._spawn(local)
-        try:
-            if not _says_a_line(process, _TUNNEL_SECONDS):
-                raise BackupFailed(
-                    "Aptible's SSH portal did not open the tunnel"
-                    + (f" (ssh ended with {process.poll()})" if process.poll() else ""),
-                    where=self.where,
-                    remedy="run the partition again; if it lasts, try `aptible db:tunnel` by hand",
-                )
-            yield local
-        finally:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-    def _spawn(self, local: int) -> subprocess.Popen[bytes]:
-        options = {
-            "BatchMode": "yes",
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": str(self.folder / "known_hosts"),
-            "GlobalKnownHostsFile": os.devnull,
-            "UpdateHostKeys": "no",
-            "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
-            "ExitOnForwardFailure": "yes",
-            "ConnectTimeout": "15",
-            "ServerAliveInterval": "15",
-            "ServerAliveCountMax": "4",
-            "LogLevel": "ERROR",
-            "SendEnv": "ACCESS_TOKEN",
-        }
-        command = [
-            *("ssh", "-F", os.devnull, "-T"),
-            *(f"-o{name}={value}" for name, value in options.items()),
-            *("-i", str(self.folder / "id"), "-p", str(self.port), "-l", self.user),
-            *("-L", f"{HOST}:{local}:{self.socket}", "--", self.host),
-        ]
-        try:
-            return subprocess.Popen(  # noqa: S603 - an argument list, no shell
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={"PATH": os.environ.get("PATH", os.defpath), "ACCESS_TOKEN": self.token},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise BackupFailed(f"ssh cannot be run: {reason(error)}", where=self.where) from None
 
 
 class _Api:
     """Requests that are tried again where that may help; answers are never shown."""
 
-    def __init__(self, login: Login, where: str) -> None:
-        self._login = login
+    def __init__(self, user: AptibleUser, where: str) -> None:
+        self._user = user
         self._where = where
         self._token: str | None = None
 
@@ -376,11 +305,11 @@ class _Api:
         if self._token is None:
             body = {
                 "grant_type": "password",
-                "username": self._login.user,
-                "password": self._login.password,
+                "username": self._user.user,
+                "password": self._user.password,
                 "scope": "manage",
             }
-            answer = self._tried("POST", f"{self._login.auth}/tokens", pause, body)
+            answer = self._tried("POST", f"{self._user.auth}/tokens", pause, body)
             self._token = str(self._accepted("log in", answer)["access_token"])
         return self._token
 
@@ -417,7 +346,7 @@ class _Api:
         """With a token, which may have expired since the last request."""
         for _ in range(2):
             token = self.token(pause)
-            answer = self._tried(method, f"{self._login.api}{path}", pause, body, token)
+            answer = self._tried(method, f"{self._user.api}{path}", pause, body, token)
             if answer.status != 401:
                 break
             self._token = None
@@ -530,16 +459,3 @@ def _make_key(path: Path) -> str:
 def _write(path: Path, text: str) -> None:
     with private_file(path) as file:
         file.write(text.encode())
-
-
-def _says_a_line(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the other end says that it is there; the line itself is of no interest."""
-    heard: list[bytes] = []
-
-    def listen(output: IO[bytes]) -> None:
-        heard.append(output.readline())
-
-    thread = Thread(target=listen, args=(process.stdout,), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(heard and heard[0])

@@ -33,6 +33,7 @@ from mirror_assets.mirroring.errors import (
     SourceFault,
     reason,
 )
+from mirror_assets.mirroring.loopback import LOOPBACK, free_port
 from mirror_assets.mirroring.names import literal, sql
 from mirror_assets.mirroring.redact import driver_error
 from mirror_assets.mirroring.sources import private_postgres as private
@@ -146,7 +147,7 @@ class _Server:
     @property
     def url(self) -> str:
         login = f"{_OWNER}:{self.password}"
-        return f"postgresql+psycopg2://{login}@{private.HOST}:{self.port}/{_DATABASE}"
+        return f"postgresql+psycopg2://{login}@{LOOPBACK}:{self.port}/{_DATABASE}"
 
 
 class DumpProvider:
@@ -229,7 +230,7 @@ class DumpProvider:
             ) from None
         private.initdb(server.data, user=_OWNER, password=server.password)
         for attempt in range(1, _STARTS + 1):
-            server.port = private.free_port()
+            server.port = free_port()
             try:
                 private.start(server.data, server.port, **_THROWAWAY)
                 break

@@ -8,17 +8,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from mirror_assets.mirroring.errors import PermanentError, reason
+from mirror_assets.mirroring.loopback import LOOPBACK
 
-HOST = "127.0.0.1"
 _START_SECONDS = 60
 _POLL_SECONDS = 0.05
 #: Where a process of root lends PostgreSQL's own user a folder that it can reach.
@@ -86,7 +85,7 @@ def start(data: Path, port: int, **settings: str) -> None:
     _run(
         program("pg_ctl"),
         *("start", "-w", f"-t{_START_SECONDS}", "-D", str(data), f"--log={data / 'server.log'}"),
-        f"--options=-p {port} -h {HOST} {options}",
+        f"--options=-p {port} -h {LOOPBACK} {options}",
     )
 
 
@@ -121,12 +120,6 @@ def exited(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
         return _state(pid) in {"", "Z", "X"}
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def is_root() -> bool:

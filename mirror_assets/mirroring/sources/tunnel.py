@@ -11,13 +11,12 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from mirror_assets.mirroring.errors import (
@@ -27,10 +26,10 @@ from mirror_assets.mirroring.errors import (
     SshRefused,
     SshUnavailable,
 )
+from mirror_assets.mirroring.loopback import LOOPBACK, free_port
 from mirror_assets.mirroring.sources.base import Login, Snapshot, Source, TableState
 from mirror_assets.mirroring.ssh import SshHost, check_name
 
-LOOPBACK = "127.0.0.1"
 _log = logging.getLogger(__name__)
 _START_SECONDS = 45
 _EXPLAIN_SECONDS = 0.5
@@ -41,13 +40,6 @@ _CIPHERS = "^aes128-gcm@openssh.com"
 _TAKEN = re.compile(r"address already in use|cannot listen to port", re.IGNORECASE)
 _PROHIBITED = re.compile(r"^channel \d+: open failed: administratively", re.MULTILINE)
 _NO_DATABASE = re.compile(r"^channel \d+: open failed: connect failed", re.MULTILINE)
-
-
-def free_port() -> int:
-    """A port of the loopback interface that was free just now."""
-    with closing(socket.socket()) as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -99,23 +91,7 @@ class Tunnel:
             raise _after(self.attempts, error) from None
 
     def _begin(self) -> OpenTunnel:
-        for _ in range(_MOST_PORTS):
-            opened = OpenTunnel(self.host, self._target, self.choose_port())
-            try:
-                if opened.wait_until_up():
-                    return opened
-                fault = opened.fault()
-            except BaseException:
-                opened.close()
-                raise
-            opened.close()
-            if not opened.port_was_taken:
-                raise fault
-        raise SshUnavailable(
-            f"no free port was found in {_MOST_PORTS} attempts",
-            where=self.host.where,
-            remedy="see what listens on this machine's loopback ports",
-        )
+        return begin(self.host, self._target, choose_port=self.choose_port)
 
     @property
     def _target(self) -> str:
@@ -130,6 +106,38 @@ def _after(attempts: int, error: SshUnavailable) -> SshUnavailable:
     return SshUnavailable(what, where=error.where, remedy=error.remedy)
 
 
+def begin(
+    host: SshHost,
+    target: str,
+    *,
+    session: Mapping[str, str] | None = None,
+    choose_port: Callable[[], int] = free_port,
+) -> OpenTunnel:
+    """An open tunnel to ``target``: an address, or a socket's path, as the host sees it. The caller
+    closes it.
+
+    ``session``: the host forwards only beside a session with these variables, and says a line in it
+    when it does. Raises SshUnavailable, SshRefused, SettingsError.
+    """
+    for _ in range(_MOST_PORTS):
+        opened = OpenTunnel(host, target, choose_port(), session)
+        try:
+            if opened.wait_until_up():
+                return opened
+            fault = opened.fault()
+        except BaseException:
+            opened.close()
+            raise
+        opened.close()
+        if not opened.port_was_taken:
+            raise fault
+    raise SshUnavailable(
+        f"no free port was found in {_MOST_PORTS} attempts",
+        where=host.where,
+        remedy="see what listens on this machine's loopback ports",
+    )
+
+
 class OpenTunnel:
     """A running client that listens on ``port`` of the loopback interface.
 
@@ -137,10 +145,13 @@ class OpenTunnel:
     thread that began it: when this process is killed, no ssh stays behind.
     """
 
-    def __init__(self, host: SshHost, target: str, port: int) -> None:
+    def __init__(
+        self, host: SshHost, target: str, port: int, session: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
         self._host = host
         self._target = target
+        self._session = session
         self._token = secrets.token_hex(8)
         self._said: deque[str] = deque(maxlen=_KEPT_LINES)
         self._begun = threading.Event()
@@ -161,14 +172,20 @@ class OpenTunnel:
                 where=self._host.where,
                 remedy="apt-get install openssh-client util-linux",
             )
-        # the client runs the local command once it is logged in and listens
+        options = {
+            "Ciphers": _CIPHERS,
+            "ExitOnForwardFailure": "yes",
+            # the client runs it once it is logged in and listens
+            "PermitLocalCommand": "yes",
+            "LocalCommand": f"echo {self._token}",
+            "LogLevel": "INFO",
+        }
+        if self._session:
+            options["SendEnv"] = " ".join(self._session)
         client = self._host.command(
-            *("-N", "-L", f"{LOOPBACK}:{self.port}:{self._target}"),
-            Ciphers=_CIPHERS,
-            ExitOnForwardFailure="yes",
-            PermitLocalCommand="yes",
-            LocalCommand=f"echo {self._token}",
-            LogLevel="INFO",
+            "-N" if self._session is None else "-T",
+            *("-L", f"{LOOPBACK}:{self.port}:{self._target}"),
+            **options,
         )
         return ["setpriv", "--pdeathsig", "KILL", *self._files.enter_context(client)]
 
@@ -181,7 +198,12 @@ class OpenTunnel:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                env={"PATH": os.environ.get("PATH", os.defpath), "SHELL": "/bin/sh", "LC_ALL": "C"},
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "SHELL": "/bin/sh",
+                    "LC_ALL": "C",
+                    **(self._session or {}),
+                },
                 start_new_session=True,  # a person's Ctrl-C is for the client at the terminal
             )
         except OSError:
@@ -191,12 +213,17 @@ class OpenTunnel:
             self._begun.set()
         assert self._process.stdout is not None
         with self._process.stdout as output:
+            listens = False
             for line in output:
                 if line.strip() == self._token:
-                    self._is_up = True
-                    self._settled.set()
+                    listens = True
+                    is_up = self._session is None
                 else:
                     self._said.append(line[:300])
+                    is_up = listens and self._session is not None and not self._fault_in(line)
+                if is_up:
+                    self._is_up = True
+                    self._settled.set()
         self._process.wait()
         self._settled.set()
 
@@ -212,26 +239,26 @@ class OpenTunnel:
 
     def fault(self) -> MirrorError:
         """What the client complains of."""
-        return self._known_fault() or SshUnavailable(
+        return self._fault_in(self._text) or SshUnavailable(
             "the tunnel was cut" if self._is_up else "the tunnel did not open",
             where=self._host.where,
             remedy="try again; if it lasts, try ssh by hand: docs/operations.md",
         )
 
-    def _known_fault(self) -> MirrorError | None:
-        if _PROHIBITED.search(self._text):
+    def _fault_in(self, said: str) -> MirrorError | None:
+        if _PROHIBITED.search(said):
             return SshRefused(
                 f"the host does not let us through to the database at {self._target}",
                 where=self._host.where,
                 remedy="check the database's host and port, or have them permitted (PermitOpen)",
             )
-        if _NO_DATABASE.search(self._text):
+        if _NO_DATABASE.search(said):
             return SshUnavailable(
                 f"the host could not reach the database at {self._target}",
                 where=self._host.where,
                 remedy="try again; if it lasts, check the database's host and port, ask its owner",
             )
-        return self._host.complaint(self._text)
+        return self._host.complaint(said)
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -248,7 +275,7 @@ class OpenTunnel:
         """The client's line may come a moment after the connection's end."""
         deadline = time.monotonic() + _EXPLAIN_SECONDS
         while time.monotonic() < deadline:
-            if found := self._known_fault():
+            if found := self._fault_in(self._text):
                 return found
             if not self._thread.is_alive():
                 return self.fault()
