@@ -192,7 +192,7 @@ class AptibleProvider:
             begun = self._operations(resource, pause, body["type"])
             if not begun:
                 raise
-            return begun[0]
+            return max(begun, key=lambda operation: int(operation["id"]))
 
     def _operations(self, resource: str, pause: Pause, kind: str) -> list[_Json]:
         found = self._api.pages(f"{resource}/operations", "operations", pause)
