@@ -220,7 +220,7 @@ def _record_in_bulk(tx: DuckLakeTransaction, first: date, days: int) -> None:
         " CAST(partition + d AS DATE) AS partition,"
         " strftime(partition + d, '%Y%m%d') AS BQ_PARTITION,"
         " 'run of ' || CAST(partition + d AS DATE) AS run_id",
-        "MIRROR_COMPLETENESS": "updated_at + d AS updated_at,"
+        "MIRROR_COMPLETENESS_HISTORY": "updated_at + d AS updated_at,"
         " CAST(partition + d AS DATE) AS partition",
     }
     for table, moved in later.items():

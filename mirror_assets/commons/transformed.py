@@ -124,8 +124,8 @@ def _move_views(tx: Transaction, spec: DatabaseSpec, made: Derived, name: str) -
     """The latest view by what was published, because an empty day has no rows that tell of it; in
     the sharded layout one view per day, for the newest days of the catalog's ``shard_views``.
     """
-    columns, same = ("partition",), {"TABLE_NAME": name, "published": True}
-    published = tx.select(spec.dataset, control.METADATA.name, columns, **same)
+    where = (spec.dataset, control.METADATA.name, ("partition",))
+    published = tx.select(*where, TABLE_NAME=name, published=True)
     days = sorted({row["partition"] for row in published}, reverse=True)
     tx.latest_view(spec.dataset, spec.view_name(name), made.table, days[0])
     if spec.entry.layout != "sharded":

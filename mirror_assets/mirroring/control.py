@@ -23,10 +23,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ControlTable:
-    """A table the mirror writes for itself. ``key`` columns say which rows a write replaces."""
+    """A table the mirror writes for itself; ``once`` is the name that older versions gave it."""
 
     name: str
     schema: TableSchema
+    once: str | None = None
 
 
 def _columns(**declared: tuple[LogicalType, bool]) -> TableSchema:
@@ -86,8 +87,12 @@ ERRORS = ControlTable(
         row_key=(types.STRING, False),
     ),
 )
+#: One row per day, for consumers outside Dagster: the last of those below.
+COMPLETENESS_VIEW = "MIRROR_COMPLETENESS"
+#: What was said of a day, one row after the other: adding one is cheap in an old lake, where
+#: replacing one looks through the list of all files.
 COMPLETENESS = ControlTable(
-    "MIRROR_COMPLETENESS",
+    f"{COMPLETENESS_VIEW}_HISTORY",
     _columns(
         partition=(types.DATE, True),
         complete=(types.BOOL, True),
@@ -103,6 +108,7 @@ COMPLETENESS = ControlTable(
         updated_at=(types.TIMESTAMP, True),
         run_id=(types.STRING, True),
     ),
+    once=COMPLETENESS_VIEW,
 )
 DATASET_TABLES = (METADATA, ERRORS, COMPLETENESS)
 #: The last attempt at a table comes first. Runs overlap, so what counts is when an attempt was
@@ -110,14 +116,28 @@ DATASET_TABLES = (METADATA, ERRORS, COMPLETENESS)
 _LAST_FIRST = "coalesce(yielded, FALSE), coalesce(recorded_at, BQ_LOAD_TIME) DESC"
 
 
-def latest_views(dataset: str) -> dict[str, str]:
-    """The views over the control tables: the last attempt at each table's newest day, its errors.
+def views(dataset: str) -> dict[str, str]:
+    """The views over the control tables: the last attempt at each table's newest day, its errors,
+    and of each day whether it is complete.
 
     An attempt without errors shows none, so the errors view never keeps an old bad day.
     """
     name = f"{METADATA.name}_latest"
     errors = errors_of(dataset, f'"{dataset}"."{name}"')
-    return {name: _last(dataset), f"{ERRORS.name}_latest": f"SELECT e.* FROM {errors}"}
+    return {
+        name: _last(dataset),
+        f"{ERRORS.name}_latest": f"SELECT e.* FROM {errors}",
+        COMPLETENESS_VIEW: (
+            f'SELECT * FROM "{dataset}"."{COMPLETENESS.name}" WHERE TRUE QUALIFY row_number()'
+            " OVER (PARTITION BY partition ORDER BY updated_at DESC) = 1"
+        ),
+    }
+
+
+def last_said(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the view among those of its table: of each day the one written last."""
+    ordered = sorted(rows, key=lambda row: row["updated_at"])
+    return list({row["partition"]: row for row in ordered}.values())
 
 
 def last_attempts(dataset: str, day: date) -> str:

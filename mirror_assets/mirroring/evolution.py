@@ -16,29 +16,15 @@ from mirror_assets.mirroring.warehouses.base import Transaction
 
 
 def declared_before(
-    tx: Transaction, context: Context, history: dict[str, list[Row]]
+    context: Context, history: dict[str, list[Row]]
 ) -> dict[str, TableSchema | None]:
     """What the source declared for each table when it was last published, up to this day."""
-    newest = {
-        name: max(earlier, key=lambda row: (row["partition"], control.recorded(row)))
+    return {
+        name: control.declared(
+            max(earlier, key=lambda row: (row["partition"], control.recorded(row)))
+        )
         for name, rows in history.items()
         if (earlier := [row for row in rows if row["partition"] <= context.partition])
-    }
-    if not newest:
-        return {}
-    columns = ("TABLE_NAME", "partition", "run_id", "primary_key", "columns")
-    rows = tx.select(
-        *(context.spec.dataset, control.METADATA.name, columns),
-        TABLE_NAME=list(newest),
-        partition=sorted({row["partition"] for row in newest.values()}),
-        run_id=sorted({row["run_id"] for row in newest.values()}),
-        published=True,
-    )
-    mark = ("partition", "run_id")
-    return {
-        row["TABLE_NAME"]: control.declared(row)
-        for row in rows
-        if all(row[name] == newest[row["TABLE_NAME"]][name] for name in mark)
     }
 
 
@@ -86,7 +72,7 @@ def follow(
         tx.evolve(dataset, table, source, drift)
         return drift
     name = _free_name(tx, dataset, table)
-    _refuse_miscounted(tx, dataset, table, name, drift, history)
+    _refuse_miscounted(tx, dataset, table, name, drift, _loaded(tx, dataset, spec.name))
     tx.rename(dataset, table, name)
     tx.create_table(dataset, table, source, partitioned=True)
     return Drift(drift.changes, set_aside=name)
@@ -119,14 +105,20 @@ def _free_name(tx: Transaction, dataset: str, table: str) -> str:
     return f"{table}_depr_{max((int(tail) for tail in tails if tail.isdigit()), default=0) + 1}"
 
 
+def _loaded(tx: Transaction, dataset: str, table: str) -> dict[date, int]:
+    """The rows that were loaded for each day of a table, as recorded."""
+    columns = ("partition", "loaded_rows", "recorded_at", "BQ_LOAD_TIME", "yielded")
+    rows = tx.select(dataset, control.METADATA.name, columns, TABLE_NAME=table, published=True)
+    return {row["partition"]: row["loaded_rows"] for row in sorted(rows, key=control.recorded)}
+
+
 def _refuse_miscounted(
-    tx: Transaction, dataset: str, table: str, name: str, drift: Drift, history: Sequence[Row]
+    tx: Transaction, dataset: str, table: str, name: str, drift: Drift, loaded: dict[date, int]
 ) -> None:
     """A table is only set aside while it holds, day by day, the rows recorded as loaded.
 
     Days before its oldest have expired, or were set aside earlier.
     """
-    loaded = {row["partition"]: row["loaded_rows"] for row in sorted(history, key=control.recorded)}
     held = tx.days(dataset, table)
     wrong = [day for day, rows in held.items() if loaded.get(day) != rows]
     oldest = min(held, default=max(loaded, default=date.max))

@@ -74,11 +74,19 @@ def freshness(
 
 def _freshness(tx: Transaction, spec: DatabaseSpec, source: SourceView, now: datetime) -> Freshness:
     ensure_control_tables(tx, spec)
-    days = tx.select(
+    said = tx.select(
         spec.dataset,
         control.COMPLETENESS.name,
-        ("partition", "complete", "refreshed_at", "missing_tables", "oldest_snapshot_at"),
+        (
+            "partition",
+            "complete",
+            "refreshed_at",
+            "missing_tables",
+            "oldest_snapshot_at",
+            "updated_at",
+        ),
     )
+    days = control.last_said(said)
     whole = [row for row in days if row["complete"]]
     newest = max(whole, key=lambda row: row["partition"], default=None)
     instant = (newest["refreshed_at"] or newest["oldest_snapshot_at"]) if newest else None

@@ -20,8 +20,6 @@ from mirror_assets.mirroring.staged import Context, Outcome, Staged, TableReport
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
 _log = logging.getLogger(__name__)
-#: Views of older days dropped per publication: usually one is due, a few more catch up.
-_SHARDS_DROPPED = 5
 
 
 def publish(
@@ -99,7 +97,7 @@ def _publish_all(
 ) -> list[Outcome]:
     records.ensure_control_tables(tx, context.spec)
     before = records.read_before(tx, context, [item.table.name for item in staged])
-    declared = evolution.declared_before(tx, context, before.published)
+    declared = evolution.declared_before(context, before.published)
     outcomes = [
         _publish_one(tx, context, item, before.published[name], declared.get(name))
         for item in staged
@@ -151,7 +149,7 @@ def _shard_views(
         shard = spec.shard_name(table.name, context.partition)
         tx.latest_view(spec.dataset, shard, storage, context.partition)
     first = spec.entry.shard_views
-    for old in days[first : first + _SHARDS_DROPPED]:
+    for old in days[first : first + records.SHARDS_DROPPED]:
         tx.drop_view(spec.dataset, spec.shard_name(table.name, old))
 
 

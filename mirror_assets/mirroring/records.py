@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import duckdb
@@ -18,8 +18,10 @@ from mirror_assets.mirroring.evolution import as_published
 from mirror_assets.mirroring.schema import Drift, compare
 from mirror_assets.mirroring.staged import Context, Outcome, Staged
 from mirror_assets.mirroring.typed import SENTENCES
-from mirror_assets.mirroring.warehouses.base import Transaction
+from mirror_assets.mirroring.warehouses.base import Nearest, Transaction
 
+#: Views of older days dropped per publication: usually one is due, a few more catch up.
+SHARDS_DROPPED = 5
 HISTORY = (
     "TABLE_NAME",
     "partition",
@@ -33,13 +35,17 @@ HISTORY = (
     "BQ_LOAD_TIME",
     "recorded_at",
     "yielded",
+    "primary_key",
+    "columns",
 )
+#: The least difference between two instants.
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Before:
-    """What MIRROR_METADATA says before a publication: each table's earlier successful ones, of all
-    partitions, and all attempts at this one.
+    """What MIRROR_METADATA says before a publication: each table's earlier successful ones, of this
+    partition and the nearest others, and all attempts at this one.
     """
 
     published: dict[str, list[Row]]
@@ -47,11 +53,18 @@ class Before:
 
 
 def read_before(tx: Transaction, context: Context, tables: Sequence[str]) -> Before:
-    """One query, because the embedded warehouse looks through its whole list of files for each."""
+    """One query, because the embedded warehouse looks through its whole list of files for each; of
+    few rows, because they would grow with the lake's age.
+    """
+    entry = context.spec.entry
+    days = 2  # this one and the one before it, and the newest: a day is that of its instant
+    if entry.layout == "sharded":
+        days += entry.shard_views + SHARDS_DROPPED
     rows = tx.select(
         *(context.spec.dataset, control.METADATA.name, HISTORY),
         {"TABLE_NAME": tables, "published": True},
         {"partition": context.partition},
+        nearest=Nearest("partition", context.partition, ("TABLE_NAME", "published"), days),
     )
     published: dict[str, list[Row]] = {name: [] for name in tables}
     for row in rows:
@@ -62,12 +75,11 @@ def read_before(tx: Transaction, context: Context, tables: Sequence[str]) -> Bef
 
 def ensure_control_tables(tx: Transaction, spec: DatabaseSpec) -> None:
     """Create what is missing of the mirror's own tables, columns and latest views."""
-    tables = [(spec.dataset, table) for table in control.DATASET_TABLES]
-    changed = [_ensure(tx, dataset, table) for dataset, table in tables]
+    changed = [_ensure(tx, spec.dataset, table) for table in control.DATASET_TABLES]
     for table in control.sli_tables(spec.name):
         _ensure(tx, control.SLI_DATASET, table)
     if any(changed):
-        for view, statement in control.latest_views(spec.dataset).items():
+        for view, statement in control.views(spec.dataset).items():
             tx.view(spec.dataset, view, statement)
 
 
@@ -76,10 +88,25 @@ def _ensure(tx: Transaction, dataset: str, table: control.ControlTable) -> bool:
     known = tx.schema(dataset, table.name)
     if known is None:
         tx.create_table(dataset, table.name, table.schema, partitioned=False)
+        if table.once is not None:
+            _move_rows(tx, dataset, table.once, table)
         return True
     added = Drift(tuple(c for c in compare(known, table.schema).changes if c.change == "added"))
     tx.evolve(dataset, table.name, table.schema, added)
     return bool(added)
+
+
+def _move_rows(tx: Transaction, dataset: str, old: str, new: control.ControlTable) -> None:
+    """What an older version wrote, from the name that is a view's now.
+
+    Not by renaming: DuckLake's catalog breaks where a table is renamed and altered together.
+    """
+    known = tx.schema(dataset, old)
+    if known is None:
+        return
+    columns = [column.name for column in known.columns]
+    tx.replace_rows(dataset, new.name, tx.select(dataset, old, columns))
+    tx.drop_table(dataset, old)
 
 
 def record(
@@ -91,8 +118,11 @@ def record(
 ) -> None:
     """Write the control rows of these tables, and the day's completeness and coverage anew.
 
-    ``attempts`` are the day's before; what they show not to be there is not looked for.
+    ``attempts`` are the day's before; what they show not to be there is not looked for. Whatever
+    the clocks of several machines say, what is written last is recorded last.
     """
+    recorded = [row["recorded_at"] for row in attempts if row["recorded_at"] is not None]
+    now = max([now, *(instant + _TICK for instant in recorded)])
     dataset = context.spec.dataset
     metadata = [_metadata_row(context, item, outcome, now) for item, outcome in outcomes]
     errors = [row for item, outcome in outcomes for row in _error_rows(context, item, outcome)]
@@ -111,8 +141,7 @@ def record(
     after = [row for row in attempts if row not in mine] + metadata
     day, run_id = context.partition, context.run_id
     complete = control.completeness_row(context.spec, day, after, run_id=run_id, now=now)
-    earlier = {"partition": day} if attempts else {}
-    tx.replace_rows(dataset, control.COMPLETENESS.name, [complete], **earlier)
+    tx.replace_rows(dataset, control.COMPLETENESS.name, [complete])
     _record_coverage(tx, context, attempts, after, now)
 
 

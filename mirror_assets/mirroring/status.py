@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.control import COMPLETENESS, errors_of, last_attempts
+from mirror_assets.mirroring.control import COMPLETENESS_VIEW, METADATA, errors_of, last_attempts
 from mirror_assets.mirroring.coverage import coverage
 from mirror_assets.mirroring.warehouses.base import Rows, Warehouse
 
@@ -38,7 +38,7 @@ def days(warehouse: Warehouse, spec: DatabaseSpec, count: int) -> list[DayStatus
     answer = warehouse.query(
         "SELECT partition, complete, tables_expected, tables_published, source_rows, loaded_rows,"
         " rejected_rows, coalesce(missing_tables, ''), refreshed_at"
-        f" FROM {spec.dataset}.MIRROR_COMPLETENESS ORDER BY partition DESC LIMIT {int(count)}"
+        f" FROM {spec.dataset}.{COMPLETENESS_VIEW} ORDER BY partition DESC LIMIT {int(count)}"
     )
     return [DayStatus(spec.name, *row) for row in answer.rows]
 
@@ -84,4 +84,4 @@ def _of_last_attempts(spec: DatabaseSpec, day: date) -> str:
 
 
 def _exists(warehouse: Warehouse, spec: DatabaseSpec) -> bool:
-    return COMPLETENESS.name in warehouse.schemas(spec.dataset)
+    return METADATA.name in warehouse.schemas(spec.dataset)

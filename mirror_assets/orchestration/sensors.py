@@ -155,7 +155,7 @@ def _is_mirrored(spec: DatabaseSpec, instant: datetime) -> bool:
     warehouse = Settings.from_env().warehouse()
     try:
         rows = warehouse.query(
-            f"SELECT refreshed_at FROM {spec.dataset}.{control.COMPLETENESS.name}"
+            f"SELECT refreshed_at FROM {spec.dataset}.{control.COMPLETENESS_VIEW}"
             f" WHERE complete AND partition = DATE '{day_of(key_of(instant.date()))}'"
         ).rows
     except MirrorError:

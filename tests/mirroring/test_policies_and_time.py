@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from mirror_assets.mirroring import health
+from mirror_assets.mirroring.control import COMPLETENESS, COMPLETENESS_VIEW
 from mirror_assets.mirroring.errors import CatalogError
+from mirror_assets.mirroring.schema import TableSchema
+from mirror_assets.mirroring.warehouses.base import Transaction
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction
 from tests.conftest import Bench, KindBench, utc_now
 
@@ -163,10 +166,51 @@ def test_control_tables_of_an_older_version_gain_the_newer_columns(bench: Bench)
 
     def age(tx: DuckLakeTransaction) -> None:
         tx._connection.execute(
-            'ALTER TABLE clinic_mirror."MIRROR_COMPLETENESS" DROP COLUMN newest_snapshot_at'
+            'ALTER TABLE clinic_mirror."MIRROR_COMPLETENESS_HISTORY" DROP COLUMN newest_snapshot_at'
         )
 
     bench.warehouse.commit(age)  # type: ignore[arg-type]
     assert bench.mirror_day(spec)["a"].published
     newest = bench.rows("MIRROR_COMPLETENESS", "newest_snapshot_at IS NOT NULL")
     assert newest == [(True,)]
+
+
+def test_completeness_written_by_an_older_version_moves_below_its_view(bench: Bench) -> None:
+    bench.run("CREATE TABLE a (id int)")
+    spec = bench.catalog(["a"])
+    before = date(2020, 1, 1)
+    told = {
+        "partition": before,
+        "complete": True,
+        "tables_expected": 1,
+        "tables_published": 1,
+        "missing_tables": None,
+        "refreshed_at": None,
+        "oldest_snapshot_at": None,
+        "source_rows": 3,
+        "loaded_rows": 3,
+        "rejected_rows": 0,
+        "run_id": "then",
+        "updated_at": datetime(2020, 1, 1, 12, tzinfo=UTC),
+    }
+    older = TableSchema(tuple(c for c in COMPLETENESS.schema.columns if c.name in told))
+
+    def write(tx: Transaction) -> None:
+        tx.create_table(spec.dataset, COMPLETENESS_VIEW, older, partitioned=False)
+        tx.replace_rows(spec.dataset, COMPLETENESS_VIEW, [told])
+
+    bench.warehouse.commit(write)
+    for _ in range(2):
+        assert bench.mirror_day(spec)["a"].published
+        days = bench.rows(COMPLETENESS_VIEW, "partition, loaded_rows")
+        assert sorted(days) == [(before, 3), (bench.day(spec), 0)]
+
+
+def test_what_is_said_of_a_day_last_counts_whatever_the_clock_says(bench: Bench) -> None:
+    bench.run("CREATE TABLE a (id int)", "CREATE TABLE b (id int)")
+    spec = bench.catalog(["a", "b"])
+    bench.mirror_day(spec, "a", clock=lambda: utc_now() + timedelta(hours=1))
+    assert bench.rows("MIRROR_COMPLETENESS", "complete, missing_tables") == [(False, "b")]
+    bench.mirror_day(spec, "b")
+    assert bench.rows("MIRROR_COMPLETENESS", "complete") == [(True,)]
+    assert bench.rows("MIRROR_METADATA_latest", "count(*) FILTER (published)") == [(2,)]

@@ -19,7 +19,7 @@ from mirror_assets.mirroring.errors import DriftRefused, MirrorError
 from mirror_assets.mirroring.names import PARTITION_COLUMN, sql, warehouse_name
 from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, compare
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
-from mirror_assets.mirroring.warehouses.base import Transaction
+from mirror_assets.mirroring.warehouses.base import Nearest, Transaction
 from tests.fakes.bigquery import BigQuery, bigquery
 
 DAY = date(2026, 11, 22)
@@ -508,6 +508,28 @@ def test_control_rows_are_replaced_not_doubled(control: Warehouse, count: int) -
     assert sorted(row["rows"] for row in found) == list(range(count))
     assert found[0]["at"] == datetime(2026, 11, 22, tzinfo=UTC)
     assert column(control, "SELECT rows FROM clinic.log WHERE run = 'r2'") == [5]
+
+
+def test_the_nearest_rows_are_those_around_a_day(lake: Warehouse) -> None:
+    days = [DAY + timedelta(days=n) for n in range(6)]
+    rows = [{"kind": kind, "day": day, "n": n} for kind in "ab" for n, day in enumerate(days)]
+    rows += [{"kind": "a", "day": days[2], "n": 22}, {"kind": "c", "day": days[0], "n": 0}]
+
+    def write(tx: Transaction) -> None:
+        kinds = schema(kind="STRING", day="DATE", n="INT64")
+        tx.create_table("clinic", "log", kinds, partitioned=False)
+        tx.replace_rows("clinic", "log", rows)
+
+    def look(tx: Transaction) -> list[tuple[str, int]]:
+        near = Nearest("day", days[2], ("kind",), 2)
+        found = tx.select(
+            "clinic", "log", ["kind", "n"], {"kind": ["a", "c"]}, {"n": [1]}, nearest=near
+        )
+        return sorted((row["kind"], row["n"]) for row in found)
+
+    lake.commit(write)
+    around = [("a", n) for n in (1, 2, 4, 5, 22)]
+    assert lake.commit(look) == [*around, ("b", 1), ("c", 0)]
 
 
 def test_rows_are_matched_by_lists_nothing_and_null(control: Warehouse) -> None:

@@ -17,6 +17,25 @@ Equal = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """A narrower choice of rows: of those that are alike in the columns ``by``, those of the
+    newest ``count`` days up to ``day`` and those of the newest ``count`` days after it.
+    """
+
+    column: str
+    day: date
+    by: tuple[str, ...]
+    count: int
+
+
+def is_near(nearest: Nearest, quoted: Callable[[str], str]) -> str:
+    """A condition of QUALIFY, in a dialect that quotes names so."""
+    column = quoted(nearest.column)
+    alike = ", ".join([*map(quoted, nearest.by), f"{column} > DATE '{nearest.day}'"])
+    return f"dense_rank() OVER (PARTITION BY {alike} ORDER BY {column} DESC) <= {nearest.count}"
+
+
+@dataclass(frozen=True)
 class Rows:
     """The answer to a read-only query."""
 
@@ -84,10 +103,18 @@ class Transaction(Protocol):
         """Remove a view, if it is there."""
 
     def select(
-        self, dataset: str, table: str, columns: Sequence[str], /, *any_of: Equal, **equal: Any
+        self,
+        dataset: str,
+        table: str,
+        columns: Sequence[str],
+        /,
+        *any_of: Equal,
+        nearest: Nearest | None = None,
+        **equal: Any,
     ) -> list[dict[str, Any]]:
         """Rows of a control table whose columns equal the given values (or are among a list), and
-        at least one of the alternatives where there are any.
+        at least one of the alternatives where there are any; of those the ``nearest``, which
+        choose among the rows that were there before this transaction.
         """
 
     def replace_rows(

@@ -37,7 +37,7 @@ from mirror_assets.mirroring.schema import Column, Drift, TableSchema
 from mirror_assets.mirroring.scratch import limit_spill, new_scratch, remove_scratch
 from mirror_assets.mirroring.storage import lake as lake_at
 from mirror_assets.mirroring.storage import private_file, private_folder
-from mirror_assets.mirroring.warehouses.base import Equal, Rows
+from mirror_assets.mirroring.warehouses.base import Equal, Nearest, Rows, is_near
 from mirror_assets.mirroring.warehouses.lake_catalog import SqliteCatalog, open_catalog
 
 T = TypeVar("T")
@@ -501,12 +501,20 @@ class DuckLakeTransaction:
         self._connection.execute(f"CREATE OR REPLACE VIEW {_path(dataset, view)} AS {statement}")
 
     def select(
-        self, dataset: str, table: str, columns: Sequence[str], /, *any_of: Equal, **equal: Any
+        self,
+        dataset: str,
+        table: str,
+        columns: Sequence[str],
+        /,
+        *any_of: Equal,
+        nearest: Nearest | None = None,
+        **equal: Any,
     ) -> list[dict[str, Any]]:
         where, values = _where(equal, any_of)
         listed = ", ".join(sql(column) for column in columns)
+        chosen = f" QUALIFY {is_near(nearest, sql)}" if nearest else ""
         rows = self._connection.execute(
-            f"SELECT {listed} FROM {_path(dataset, table)}{where}", values
+            f"SELECT {listed} FROM {_path(dataset, table)}{where}{chosen}", values
         ).fetchall()
         return [dict(zip(columns, row, strict=True)) for row in rows]
 

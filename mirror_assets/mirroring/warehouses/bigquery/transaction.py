@@ -13,7 +13,7 @@ from mirror_assets.mirroring.errors import DriftRefused, MirrorError
 from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.schema import Drift, TableSchema, fold
 from mirror_assets.mirroring.storage import Storage
-from mirror_assets.mirroring.warehouses.base import Equal
+from mirror_assets.mirroring.warehouses.base import Equal, Nearest, is_near
 from mirror_assets.mirroring.warehouses.bigquery import fields as columns_of
 from mirror_assets.mirroring.warehouses.bigquery import sql
 from mirror_assets.mirroring.warehouses.bigquery.fields import Field
@@ -236,7 +236,14 @@ class BigQueryTransaction:
     # -- control rows
 
     def select(
-        self, dataset: str, table: str, columns: Sequence[str], /, *any_of: Equal, **equal: Any
+        self,
+        dataset: str,
+        table: str,
+        columns: Sequence[str],
+        /,
+        *any_of: Equal,
+        nearest: Nearest | None = None,
+        **equal: Any,
     ) -> list[Row]:
         known = self._known(dataset, table)
         matches = _matcher(equal, any_of)
@@ -244,9 +251,11 @@ class BigQueryTransaction:
         if known.held_as is not None:
             asked = dict.fromkeys([*columns, *(n for c in known.changes for n in c.needs)])
             there = [name for name in asked if fold(name) in known.held]
+            chosen = f" QUALIFY {is_near(nearest, sql.name)}" if nearest else ""
             answer = self._service.rows(
                 f"SELECT {sql.names(there)} FROM"
-                f" {self._service.qualified(dataset, known.held_as)}{sql.where(equal, any_of)}",
+                f" {self._service.qualified(dataset, known.held_as)}{sql.where(equal, any_of)}"
+                f"{chosen}",
                 about=f"rows of {dataset}.{table}",
             )
             empty = dict.fromkeys(asked)
