@@ -209,7 +209,7 @@ class BigQuery:
             case "POST", ["jobs"]:
                 return self._insert_job(body, fault)
             case "GET", ["jobs", job]:
-                return self._job(job)
+                return self._placed_job(job, query.get("location", ""))
             case "POST", ["queries"]:
                 return self._query(body)
             case "GET", ["queries", job]:
@@ -419,7 +419,7 @@ class BigQuery:
         job_id = body["jobReference"]["jobId"]
         if job_id in self.jobs:
             raise Refused(409, "duplicate", f"Already Exists: Job {self.project}:US.{job_id}")
-        reference = {"projectId": self.project, "jobId": job_id, "location": "US"}
+        reference = {"projectId": self.project, "jobId": job_id, "location": self._region()}
         job: dict[str, Any] = {
             "jobReference": reference,
             "configuration": configuration,
@@ -438,6 +438,18 @@ class BigQuery:
             job["status"] |= {"errorResult": error.error, "errors": [error.error]}
         self.jobs[job_id] = job
         return job
+
+    def _region(self) -> str:
+        """Where the datasets are; one double's are all in one place."""
+        return next((str(d["location"]) for d in self.datasets.values()), "US")
+
+    def _placed_job(self, job_id: str, location: str) -> dict[str, Any]:
+        """Without a location, jobs of the US and EU are found and no others."""
+        found = self._job(job_id)
+        where = found["jobReference"]["location"]
+        if location.upper() != where.upper() and (location or where not in ("US", "EU")):
+            raise Refused(404, "notFound", f"Not found: Job {self.project}:{job_id}")
+        return found
 
     def _job(self, job_id: str) -> dict[str, Any]:
         if job_id not in self.jobs:

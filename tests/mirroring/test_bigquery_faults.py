@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from google.auth import exceptions as auth
 
 from mirror_assets.mirroring import control, types
 from mirror_assets.mirroring.errors import (
@@ -24,7 +25,7 @@ from mirror_assets.mirroring.errors import (
 )
 from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, compare
 from mirror_assets.mirroring.warehouses.base import Transaction
-from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse
+from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse, faults
 from mirror_assets.mirroring.warehouses.bigquery.commit import _FRESH, Carrier, Turn
 from mirror_assets.mirroring.warehouses.bigquery.service import _REQUEST_SECONDS
 from tests.fakes.bigquery import BigQuery, Fault, Refused, bigquery
@@ -182,6 +183,46 @@ def test_no_credentials_are_told_as_such(tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises(WarehouseRefused, match="no valid Google credentials"):
         lake.query("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (auth.TransportError("canary"), WarehouseFault),
+        (auth.RefreshError("canary", retryable=True), WarehouseFault),
+        (auth.RefreshError("canary"), WarehouseRefused),
+        (auth.DefaultCredentialsError("canary"), WarehouseRefused),
+    ],
+    ids=["unreachable", "busy", "revoked", "none"],
+)
+def test_a_token_service_that_is_away_is_no_refusal(
+    error: Exception, kind: type[MirrorError]
+) -> None:
+    found = faults.of_client(error, "dataset clinic")
+
+    assert type(found) is kind
+    assert "canary" not in found.sentence
+    assert faults.is_transient(error) is found.transient
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_jobs_of_a_region_are_waited_for_there_without_a_stated_location(
+    service: BigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    url = f"bigquery:{service.project}?endpoint={service.url}"
+    lake = BigQueryWarehouse(url, str(tmp_path / "lake"), patience=10.0)
+    publish(lake, 1)
+    service.datasets["clinic"]["location"] = "europe-west3"
+    insert = service._insert_job
+    monkeypatch.setattr(
+        service, "_insert_job", lambda *a: {**insert(*a), "status": {"state": "RUNNING"}}
+    )
+    if is_lost:
+        service.faults.append(Fault("POST", JOBS, 503, lost=True))
+
+    publish(lake, 2)
+
+    assert values(lake) == [2]
 
 
 def test_an_unreachable_service_is_told_as_such(tmp_path: Path) -> None:

@@ -387,7 +387,7 @@ class Carrier:
     def _script(self, plan: Plan, about: str, statements: Sequence[str]) -> Job:
         text = ";\n".join(statements)
         labels = service.labels_of(plan.dataset)
-        return service.query(text, about=about, key=plan.token, labels=labels)
+        return service.query(text, plan.dataset, about=about, key=plan.token, labels=labels)
 
     def _run(self, jobs: Sequence[Job]) -> list[Any]:
         return self._service.run(jobs, self._turn.prolong)

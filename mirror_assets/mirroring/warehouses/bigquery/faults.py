@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mirror_assets.mirroring.errors import MirrorError, WarehouseFault, WarehouseRefused, reason
+from mirror_assets.mirroring.google_login import may_pass
 
 #: Reasons that pass by themselves, of requests and of jobs.
 TRANSIENT = frozenset(
@@ -64,6 +65,12 @@ def of_client(error: Exception, where: str) -> MirrorError | None:
 
     if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
         error = error.cause
+    if isinstance(error, auth.GoogleAuthError) and may_pass(error):
+        return WarehouseFault(
+            "BigQuery was not asked: Google's token service did not answer",
+            where=where,
+            remedy="check the network, then run the partition again",
+        )
     if isinstance(error, auth.GoogleAuthError):
         return WarehouseRefused(
             "BigQuery was not asked: there are no valid Google credentials",

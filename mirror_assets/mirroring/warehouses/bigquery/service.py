@@ -33,14 +33,15 @@ _LOCAL = re.compile(r"http://(127\.0\.0\.1|localhost)(:\d+)?")
 
 @dataclass(frozen=True)
 class Job:
-    """A load or a query. ``about`` says what it does, ``key`` tells it from the same job of
-    another day; ``configuration`` is the API's.
+    """A load or a query in a dataset. ``about`` says what it does, ``key`` tells it from the same
+    job of another day; ``configuration`` is the API's.
     """
 
     kind: Literal["load", "query"]
     about: str
     key: str
     configuration: dict[str, Any]
+    dataset: str
     labels: dict[str, str] = field(default_factory=dict)
 
     def id(self, attempt: int) -> str:
@@ -281,7 +282,7 @@ class Service:
                 try:
                     return self._insert(job, attempt), attempt
                 except Conflict:
-                    handle = self._job(job.id(attempt))
+                    handle = self._job(job.id(attempt), self._place_of(job.dataset))
                 if not _has_passed(handle, job):
                     return handle, attempt
                 attempt += 1
@@ -300,8 +301,15 @@ class Service:
         uris = job.configuration["sourceUris"]
         return self.client.load_table_from_uri(uris, target, job_config=load, **known)
 
-    def _job(self, job_id: str) -> Any:
-        return self.client.get_job(job_id, location=self.location, **self._options)
+    def _place_of(self, dataset: str) -> str | None:
+        """Where the jobs of a dataset are: without it, the service looks in the US and EU only."""
+        if self.location is None:
+            found = self.dataset(dataset)
+            return found.location if found else None
+        return self.location
+
+    def _job(self, job_id: str, location: str | None) -> Any:
+        return self.client.get_job(job_id, location=location, **self._options)
 
     def _finish(self, job: Job, handle: Any, attempt: int, meanwhile: Callable[[], None]) -> Any:
         for left in reversed(range(_ATTEMPTS)):
@@ -311,7 +319,7 @@ class Service:
                 time.sleep(pause)
                 pause = min(pause * 1.5, _SLOWEST_POLL)
                 with faults.own(job.about):
-                    handle = self._job(handle.job_id)
+                    handle = self._job(handle.job_id, handle.location)
             if not handle.error_result:
                 break
             if not left or not _has_passed(handle, job):
@@ -378,9 +386,9 @@ def _has_passed(handle: Any, job: Job) -> bool:
     return faults.of_job(handle.error_result, job.about).transient
 
 
-def query(text: str, *, about: str, key: str, labels: Mapping[str, str]) -> Job:
-    """A statement or a script."""
-    return Job("query", about, key, {"query": text, "useLegacySql": False}, dict(labels))
+def query(text: str, dataset: str, *, about: str, key: str, labels: Mapping[str, str]) -> Job:
+    """A statement or a script over a dataset."""
+    return Job("query", about, key, {"query": text, "useLegacySql": False}, dataset, dict(labels))
 
 
 def load(
@@ -409,7 +417,7 @@ def load(
         "createDisposition": "CREATE_NEVER",
         "parquetOptions": {"enableListInference": True},
     }
-    return Job("load", about, key, configuration, dict(labels))
+    return Job("load", about, key, configuration, dataset, dict(labels))
 
 
 def is_local(endpoint: str | None) -> bool:
