@@ -39,7 +39,8 @@ SCALE = 0.01
 Moment = Literal["before", "amid"]
 Action = Callable[[], None]
 Kind = Literal["mysql", "postgresql"]
-KINDS: tuple[Kind, ...] = ("mysql", "postgresql")
+KINDS: tuple[Kind, Kind] = ("mysql", "postgresql")
+CATALOGS = ("sqlite", "postgres")  # of a lake
 UTC_SESSION: dict[Kind, str] = {
     "mysql": "SET time_zone = '+00:00'",
     "postgresql": "SET TIME ZONE 'UTC'",
@@ -57,19 +58,24 @@ LAKE_OWNER, LAKE_PASSWORD = "lake_owner", "it's 4711 % \\ secret"
 _numbers = itertools.count(1)
 
 
-#: Suites whose cases do not depend on the kind of server: `make test` runs each case on one kind,
-#: which by its name, and `make test-all` on both.
-_ONE_KIND = {"test_drift", "test_verify", "test_misfits", "test_discover"}
+#: Suites whose cases depend little on which of two servers they meet, by the parameter that says
+#: which: `make test` runs each case on one of them, which by its name, and `make test-all` on both.
+_ONE_OF_TWO: dict[str, tuple[tuple[str, str], set[str]]] = {
+    "any_bench": (KINDS, {"test_drift", "test_verify", "test_misfits", "test_discover"}),
+    "lake_catalogs": (CATALOGS, {"test_ducklake_torture"}),
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        kind = getattr(item, "callspec", None) and item.callspec.params.get("any_bench")
-        if kind is None or item.path.stem not in _ONE_KIND:
-            continue
-        case = item.nodeid.replace(str(kind), "")
-        if zlib.crc32(case.encode()) % 2 != KINDS.index(kind):
-            item.add_marker(pytest.mark.slow)
+        chosen = getattr(item, "callspec", None)
+        for name, (both, suites) in _ONE_OF_TWO.items():
+            met = chosen and chosen.params.get(name)
+            if met is None or item.path.stem not in suites:
+                continue
+            case = item.nodeid.replace(str(met), "")
+            if zlib.crc32(case.encode()) % 2 != both.index(met):
+                item.add_marker(pytest.mark.slow)
 
 
 def utc_now() -> datetime:
@@ -512,7 +518,7 @@ class LakeCatalogs:
         return LakeCatalog(url, LAKE_PASSWORD, folder, self._server)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module", params=CATALOGS)
 def lake_catalogs(request: pytest.FixtureRequest) -> LakeCatalogs:
     """Makes lakes' catalogs, once of each kind."""
     in_postgres = request.param == "postgres"

@@ -90,6 +90,11 @@ def test_production_is_configured_as_dagster_yaml_says() -> None:
     values = chart.values()
     telemetry = ours.pop("telemetry")
     assert values["telemetry"] == telemetry
+    logs = ours.pop("python_logs")
+    assert values["pythonLogs"] == {
+        "pythonLogLevel": logs["python_log_level"],
+        "managedPythonLoggers": logs["managed_python_loggers"],
+    }
     assert values["additionalInstanceConfig"] == ours
     by_the_chart = {"scheduler", "run_launcher", "compute_logs", "python_logs", "telemetry"}
     by_the_chart |= {"run_storage", "event_log_storage", "schedule_storage"}
