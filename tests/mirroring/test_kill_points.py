@@ -255,7 +255,8 @@ def _exports(landing: Path) -> list[Any]:
             name = part.pop("file")
             assert (path.parent / name).stat().st_size == part["bytes"]
         found.append((path.name, manifest))
-    assert not list(landing.rglob("*.tmp"))
+    # a process killed between writing a small file and naming it leaves it beside, until it expires
+    assert not [path for path in landing.rglob("*.tmp") if ".json." not in path.name]
     return found
 
 
