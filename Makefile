@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)/.mirror/dagster
 export MIRROR_SETTLE_MINUTES ?= 0.2
 PORT ?= 3000
 
-.PHONY: help setup demo ui test test-all lint bench bigquery-acceptance docs-types docs-alerts lock image clean
+.PHONY: help setup demo ui test test-all acceptance lint bench bigquery-acceptance docs-types docs-alerts lock image clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ test: setup ## Every test, against real private servers (the heaviest profiles: 
 
 test-all: setup ## Every test with its heaviest profile
 	@pytest -n 2 --dist loadfile
+
+acceptance: setup ## The demo's databases in production's settings, and all dbt models (slow; CI runs them)
+	@pytest -n 2 --dist loadfile tests/test_production.py tests/dbt/test_lake_build.py
 
 lint: setup ## ruff and the type checker
 	@ruff check . && ruff format --check . && mypy

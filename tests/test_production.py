@@ -37,6 +37,7 @@ from tests.fakes.kubernetes import Cluster, image_environment
 from tests.fakes.secret_manager import SecretManager, secret_manager
 from tests.fakes.slack import FakeSlack, slack
 
+pytestmark = pytest.mark.slow  # make acceptance
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 SCALE = 0.01
 CANARY = "Canary-7f21"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # make acceptance
 DAY = "2026-11-22"
 PRIOR = "2026-11-21"
 INTAKE = "1"

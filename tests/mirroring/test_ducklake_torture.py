@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,9 @@ from mirror_assets.mirroring import types
 from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
-from tests.conftest import LakeCatalog
+
+if TYPE_CHECKING:  # as a program it knows no tests
+    from tests.conftest import LakeCatalog
 
 DAY = date(2026, 11, 22)
 TABLES = ("a", "b", "c")
