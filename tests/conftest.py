@@ -61,8 +61,11 @@ _numbers = itertools.count(1)
 #: Suites whose cases depend little on which of two servers they meet, by the parameter that says
 #: which: `make test` runs each case on one of them, which by its name, and `make test-all` on both.
 _ONE_OF_TWO: dict[str, tuple[tuple[str, str], set[str]]] = {
-    "any_bench": (KINDS, {"test_drift", "test_verify", "test_misfits", "test_discover"}),
-    "lake_catalogs": (CATALOGS, {"test_ducklake_torture"}),
+    "any_bench": (
+        KINDS,
+        {"test_drift", "test_verify", "test_misfits", "test_discover", "test_policies_and_time"},
+    ),
+    "lake_catalogs": (CATALOGS, {"test_ducklake", "test_ducklake_torture"}),
 }
 
 
