@@ -21,6 +21,7 @@ import logging
 import os
 import secrets
 import shutil
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -230,16 +231,16 @@ class Upload(io.RawIOBase):
         self.size += length
         return length
 
+    @abstractmethod
     def commit(self) -> None:
         """Make the file exist, as it was written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self) -> None:
         """Drop what was written; harmless after ``commit`` and when called twice."""
-        raise NotImplementedError
 
-    def _send(self, data: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _send(self, data: Any) -> None: ...
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
