@@ -26,6 +26,7 @@ from mirror_assets.mirroring.errors import DriftRefused, WarehouseFault
 from mirror_assets.mirroring.names import PARTITION_COLUMN, sql, warehouse_name
 from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, compare
 from mirror_assets.mirroring.warehouses.ducklake import (
+    ALIAS,
     DuckLakeTransaction,
     DuckLakeWarehouse,
     install_extensions,
@@ -147,6 +148,7 @@ def test_the_body_runs_again_after_a_conflict(lake: DuckLakeWarehouse, open_lake
             thread.join()
 
     lake.commit(lambda tx: tx.create_table("clinic", "log", schema(v="INT64"), partitioned=False))
+    lake.commit(lambda tx: tx.replace_rows("clinic", "log", [], v=0))
     lake.commit(body)
 
     assert tries == ["first"]
@@ -388,6 +390,32 @@ def test_few_control_rows_make_no_file(control: DuckLakeWarehouse, tmp_path: Pat
     control.commit(lambda tx: tx.replace_rows("clinic", "log", [log_row("a", 1)], run="a"))
 
     assert parquet_files(tmp_path / "lake") == []
+
+
+def test_only_control_tables_keep_rows_in_the_catalog(control: DuckLakeWarehouse) -> None:
+    publish(control, "notes", DAY, 1, 2)
+    control.commit(lambda tx: tx.replace_rows("clinic", "log", [log_row("a", 1)], run="a"))
+    publish(control, "notes", DAY, 3)
+
+    inlined = control.commit(
+        lambda tx: tx._connection.execute(
+            f"SELECT t.table_name FROM __ducklake_metadata_{ALIAS}.ducklake_inlined_data_tables"
+            f" JOIN __ducklake_metadata_{ALIAS}.ducklake_table t USING (table_id)"
+        ).fetchall()
+    )
+    assert inlined == [("log",)]
+
+
+def test_rows_written_where_their_table_is_made_are_read_back(lake: DuckLakeWarehouse) -> None:
+    def create(tx: DuckLakeTransaction) -> None:
+        tx.create_table("clinic", "log", CONTROL, partitioned=False)
+        tx.replace_rows("clinic", "log", [log_row("a", 1), log_row("b", 2)])
+        tx.replace_rows("clinic", "log", [log_row("a", 3)], run="a")
+
+    lake.commit(create)
+    lake.commit(lambda tx: tx.replace_rows("clinic", "log", [log_row("b", 4)], run="b"))
+
+    assert sorted(column(lake, "SELECT rows FROM clinic.log")) == [3, 4]
 
 
 @pytest.mark.parametrize("count", [3, 700])

@@ -48,7 +48,6 @@ _EXTENSIONS = ("ducklake", "icu")
 _REMOTE = ("httpfs",)
 #: Small writes of control rows live in the catalog instead of one tiny file each.
 _INLINED_ROWS = 500
-_INLINING = "SET ducklake_default_data_inlining_row_limit"
 _ATTEMPTS = 20
 #: Rows of a streamed answer that are held at a time.
 _BATCH_ROWS = 4096
@@ -112,7 +111,7 @@ class DuckLakeWarehouse:
 
     def _attempt(self, body: Callable[[DuckLakeTransaction], T]) -> T:
         connection = self._open_writer()
-        connection.execute(f"{_INLINING} = 0; BEGIN")
+        connection.execute("BEGIN")
         try:
             transaction = DuckLakeTransaction(connection)
             result = body(transaction)
@@ -318,10 +317,10 @@ class DuckLakeWarehouse:
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         # A retry inside DuckLake would let two inserts into one partition both succeed.
         connection.execute("SET ducklake_max_retry_count = 0")
-        # Inlined deletes would keep every small partition ever published alive. Global: DuckLake
-        # makes a table for the inlined rows of each new one by what its own connections are told.
-        connection.execute(f"{_INLINING.replace('SET', 'SET GLOBAL')} = 0; {_INLINING} = 0")
-        options = [f"DATA_PATH {literal(self._lake)}", *self._catalog.options()]
+        # Inlined deletes would keep every small partition ever published alive, and DuckLake would
+        # make a table for inlined rows beside each mirrored one. Control tables say otherwise.
+        options = [f"DATA_PATH {literal(self._lake)}", "DATA_INLINING_ROW_LIMIT 0"]
+        options += self._catalog.options()
         options += ["READ_ONLY"] * read_only
         for statement in self._catalog.login():
             connection.execute(statement)
@@ -361,6 +360,8 @@ class DuckLakeTransaction:
         self._connection = connection
         self._newest: dict[tuple[str, str], date] | None = None
         self._filled: set[tuple[str, str]] = set()
+        self._created: set[tuple[str, str]] = set()
+        self._inlining: set[tuple[str, str]] | None = None
         self.adds_files = False
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
@@ -400,6 +401,7 @@ class DuckLakeTransaction:
         if partitioned:
             columns.append(f"{PARTITION_COLUMN} DATE")
         self._connection.execute(f"CREATE TABLE {_path(dataset, table)} ({', '.join(columns)})")
+        self._created.add((dataset, table))
         if partitioned:
             self._connection.execute(
                 f"ALTER TABLE {_path(dataset, table)} SET PARTITIONED BY ({PARTITION_COLUMN})"
@@ -521,12 +523,12 @@ class DuckLakeTransaction:
     def replace_rows(
         self, dataset: str, table: str, rows: Sequence[dict[str, Any]], /, **equal: Any
     ) -> None:
+        self._inline(dataset, table)
         where, values = _where(equal)
-        with self._inlining():
-            if where:
-                self._connection.execute(f"DELETE FROM {_path(dataset, table)}{where}", values)
-            if rows:
-                self._insert(dataset, table, rows)
+        if where:
+            self._connection.execute(f"DELETE FROM {_path(dataset, table)}{where}", values)
+        if rows:
+            self._insert(dataset, table, rows)
 
     def _insert(self, dataset: str, table: str, rows: Sequence[dict[str, Any]]) -> None:
         import pyarrow as pa  # here, because it would slow down loading the code location
@@ -542,12 +544,23 @@ class DuckLakeTransaction:
         finally:
             self._connection.unregister("_batch")
 
-    @contextmanager
-    def _inlining(self) -> Iterator[None]:
-        """Keep few changed rows in the catalog instead of in one tiny file each."""
-        self._connection.execute(f"{_INLINING} = {_INLINED_ROWS}")
-        yield  # an error ends the transaction; the next one starts without inlining
-        self._connection.execute(f"{_INLINING} = 0")
+    def _inline(self, dataset: str, table: str) -> None:
+        """Keep few changed rows in the catalog instead of in one tiny file each.
+
+        An option of the table, which DuckLake cannot set before the table's creation is committed:
+        rows of the same transaction become a file.
+        """
+        if (dataset, table) in self._created:
+            self.adds_files = True
+            return
+        if self._inlining is None:
+            self._inlining = set(self._connection.execute(_INLINING_TABLES).fetchall())
+        if (dataset, table) not in self._inlining:
+            self._connection.execute(
+                f"CALL {ALIAS}.set_option('data_inlining_row_limit', {_INLINED_ROWS},"
+                f" schema => {literal(dataset)}, table_name => {literal(table)})"
+            )
+            self._inlining.add((dataset, table))
 
     def delete_before(self, dataset: str, table: str, column: str, day: date) -> None:
         self._connection.execute(
@@ -555,11 +568,11 @@ class DuckLakeTransaction:
         )
 
     def blank_before(self, dataset: str, table: str, blanked: str, column: str, day: date) -> None:
-        with self._inlining():
-            self._connection.execute(
-                f"UPDATE {_path(dataset, table)} SET {sql(blanked)} = NULL"
-                f" WHERE {sql(blanked)} IS NOT NULL AND {sql(column)} < DATE '{day}'"
-            )
+        self._inline(dataset, table)
+        self._connection.execute(
+            f"UPDATE {_path(dataset, table)} SET {sql(blanked)} = NULL"
+            f" WHERE {sql(blanked)} IS NOT NULL AND {sql(column)} < DATE '{day}'"
+        )
 
 
 def _suffixes(path: str) -> Iterator[str]:
@@ -771,6 +784,16 @@ _KNOWN_FILES = " UNION ALL ".join(
     f"SELECT path FROM __ducklake_metadata_{ALIAS}.ducklake_{table}"
     for table in ("data_file", "delete_file", "files_scheduled_for_deletion")
 )
+
+#: Tables whose few changed rows live in the catalog.
+_INLINING_TABLES = f"""
+    SELECT s.schema_name, t.table_name
+    FROM __ducklake_metadata_{ALIAS}.ducklake_metadata m
+    JOIN __ducklake_metadata_{ALIAS}.ducklake_table t ON t.table_id = m.scope_id
+    JOIN __ducklake_metadata_{ALIAS}.ducklake_schema s USING (schema_id)
+    WHERE m.key = 'data_inlining_row_limit' AND m.scope = 'table'
+        AND t.end_snapshot IS NULL AND s.end_snapshot IS NULL
+"""
 
 _UNPARTITIONED = f"""
     SELECT s.schema_name, t.table_name
