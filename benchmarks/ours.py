@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring.landing import Landing
 from mirror_assets.mirroring.sources import Source, open_source
 from mirror_assets.settings import Settings
+from mirror_assets.settings.connections import address
 
 _phases: dict[str, float] = defaultdict(float)
 

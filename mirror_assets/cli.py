@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mirror_assets import backups, configuration, reading, surroundings
+from mirror_assets import configuration, surroundings
 from mirror_assets import demo as sample_demo
-from mirror_assets.connections import address
 from mirror_assets.mirroring import catalog
 from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
@@ -29,7 +28,8 @@ from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, v
 from mirror_assets.mirroring.scratch import remove_scratch
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Rows
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, backups, reading
+from mirror_assets.settings.connections import address
 from mirror_assets.shell import open_shell
 
 _NAMED = 100  # rows that are named one by one

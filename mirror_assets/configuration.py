@@ -8,23 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mirror_assets import alert_settings, backups, connections, reading
-from mirror_assets import settings as places
 from mirror_assets.commons import cache_settings
 from mirror_assets.elation import firewall
 from mirror_assets.mirroring.errors import MirrorError
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, alerts, backups, connections, environment, reading
 
 Variables = Mapping[str, tuple[str, str]]
 #: The parts that read the environment, in the order of the documents: title, variables.
 PARTS: tuple[tuple[str, Variables], ...] = (
-    ("the mirrors, and what they and their readers share", places.VARIABLES),
+    ("the mirrors, and what they and their readers share", environment.VARIABLES),
     ("databases behind an SSH host", connections.VARIABLES),
     ("databases that are read from a restored backup", backups.VARIABLES),
     ("tables that a database's application exports as files", reading.VARIABLES),
     ("Commons' encounter cache", cache_settings.VARIABLES),
     ("the App Engine firewall", firewall.VARIABLES),
-    ("alerts", alert_settings.VARIABLES),
+    ("alerts", alerts.VARIABLES),
 )
 #: After it, in the README, stands the table.
 MARK = "<!-- settings: written by `python -m mirror_assets.configuration` -->\n"
@@ -55,11 +53,11 @@ def _reachable(settings: Settings) -> None:
     faults = [*connections.faults(settings, [spec.name for spec in databases])]
     if settings.environment == "production":
         faults += [
-            places.unnamed(spec.name)
+            environment.unnamed(spec.name)
             for spec in databases
             if not connections.is_named(settings, spec.name) and not backups.is_elsewhere(spec)
         ]
-    places.refuse(faults)
+    environment.refuse(faults)
 
 
 def _read_as_said(settings: Settings) -> None:
@@ -77,7 +75,7 @@ _READERS: tuple[Callable[[Settings], object], ...] = (
     _read_as_said,
     cache_settings.CacheSettings.from_env,
     lambda settings: firewall.settings_of(settings.variables),
-    alert_settings.AlertSettings.from_env,
+    alerts.AlertSettings.from_env,
 )
 
 

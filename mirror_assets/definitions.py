@@ -11,7 +11,8 @@ from mirror_assets.orchestration import dbt_models
 from mirror_assets.orchestration.alerts.sensors import deadline_sensor
 from mirror_assets.orchestration.automation import automation_sensor
 from mirror_assets.orchestration.factory import build_definitions
-from mirror_assets.settings import Settings, refuse
+from mirror_assets.settings import Settings
+from mirror_assets.settings.environment import refuse
 
 
 def build(settings: Settings) -> dg.Definitions:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mirror_assets.connections import address
 from mirror_assets.mirroring import refresh as refreshes
 from mirror_assets.mirroring import status
 from mirror_assets.mirroring.sources import open_source
@@ -31,6 +30,7 @@ from mirror_assets.sample import commons, elation, member_index, quality_measure
 from mirror_assets.sample.servers import ADMIN, MariaDB, PostgreSQL
 from mirror_assets.sample.services import MeasureService
 from mirror_assets.settings import HOME, Settings
+from mirror_assets.settings.connections import address
 
 if TYPE_CHECKING:
     import dagster as dg

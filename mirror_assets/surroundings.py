@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mirror_assets.alert_settings import AlertSettings
 from mirror_assets.mirroring.doctor import Finding
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.settings import Settings
+from mirror_assets.settings.alerts import AlertSettings
 
 _SECONDS = 10
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

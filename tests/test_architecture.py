@@ -17,13 +17,8 @@ ENGINE = ("mirroring", "delivery")
 WITHOUT_DAGSTER = (*ENGINE, "sample")
 #: Modules at the root that tell everybody where things are, and import the engine only.
 SHARED = (
-    "alert_settings",
-    "backups",
-    "connections",
     "keys",
     "partitions",
-    "reading",
-    "secret",
     "settings",
 )
 TOP = ("configuration", "definitions", "surroundings", "cli", "shell", "demo")

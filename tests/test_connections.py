@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from mirror_assets import configuration
-from mirror_assets.connections import address, is_named
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.sources import Address
 from mirror_assets.settings import Settings
+from mirror_assets.settings.connections import address, is_named
 
 SECRET = "hush-hush 'p@ss/word"
 NINE = {

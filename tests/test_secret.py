@@ -11,8 +11,8 @@ import pytest
 
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.secret_files import at_hand
-from mirror_assets.secret import Secrets, SecretsUnavailable
 from mirror_assets.settings import Settings
+from mirror_assets.settings.secrets import Secrets, SecretsUnavailable
 from tests.fakes.secret_manager import SecretManager, secret_manager
 
 URL = "postgresql://reader:hush-hush@host/clinic"

@@ -18,13 +18,13 @@ import pytest
 
 from mirror_assets import configuration
 from mirror_assets.commons.cache_settings import CacheSettings
-from mirror_assets.connections import address
 from mirror_assets.mirroring.errors import MirrorError, SettingsError, SshRefused
 from mirror_assets.mirroring.remote_job import ProgressLines
 from mirror_assets.mirroring.sources import Address
 from mirror_assets.sample.sshd import SshServer, make_key, program
-from mirror_assets.secret import SecretsUnavailable
 from mirror_assets.settings import Settings
+from mirror_assets.settings.connections import address
+from mirror_assets.settings.secrets import SecretsUnavailable
 from tests.conftest import ROOT
 from tests.fakes.secret_manager import SecretManager, secret_manager
 
@@ -152,7 +152,7 @@ def test_a_key_that_cannot_be_fetched_is_told_when_the_tunnel_opens(
 
 
 _CHILD = """
-from mirror_assets.connections import address
+from mirror_assets.settings.connections import address
 from mirror_assets.settings import Settings
 with address(Settings.from_env(), "elation").dialled():
     print("up", flush=True)

@@ -11,11 +11,11 @@ from mirror_assets.commons.encounter_cache import (
     CacheTable,
     error_link,
 )
-from mirror_assets.connections import address
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.remote_job import RemoteJob, read_job
 from mirror_assets.mirroring.sources import secured
 from mirror_assets.settings import Settings
+from mirror_assets.settings.connections import address
 
 #: Every environment variable of the cache job, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {

@@ -6,12 +6,11 @@ from functools import partial
 
 import dagster as dg
 
-from mirror_assets import backups
 from mirror_assets.mirroring.errors import at_edge
 from mirror_assets.orchestration.alerts.findings import Finding, leftovers_unseen
 from mirror_assets.orchestration.alerts.findings import leftovers as alerts_of
 from mirror_assets.orchestration.alerts.sensors import LEFTOVERS, report, reported
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, backups
 
 _REMEDY = "docs/operations.md, `A copy was left behind`"
 _SECONDS_BETWEEN_LOOKS = 900

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 
 from mirror_assets import keys
-from mirror_assets.connections import address
 from mirror_assets.mirroring import control, refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError
@@ -17,6 +16,7 @@ from mirror_assets.mirroring.refresh import RefreshState
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.partitions import day_of, key_of
 from mirror_assets.settings import Settings
+from mirror_assets.settings.connections import address
 
 _SECONDS_BETWEEN_LOOKS = 60
 #: What ``define_asset_job`` returns; Dagster exports no name for it.

@@ -13,7 +13,6 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from mirror_assets import reading
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.inputs import Inputs, Tables, inputs
 from mirror_assets.mirroring.mirror import MirrorRun
@@ -22,7 +21,7 @@ from mirror_assets.mirroring.scratch import remove_scratch
 from mirror_assets.mirroring.sources.base import Source
 from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.mirroring.warehouses import Warehouse
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, reading
 
 
 class MirrorResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror_assets import reading
 from mirror_assets.sample import commons
 from mirror_assets.sample.servers import PostgreSQL
+from mirror_assets.settings import reading
 from tests.conftest import SCALE, KindBench, utc_now
 
 

@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 
 from deploy import render, surplus
 from mirror_assets.mirroring.catalog import Pods
-from mirror_assets.settings import VARIABLES, Settings
+from mirror_assets.settings import Settings
+from mirror_assets.settings.environment import VARIABLES
 from tests.deploy import chart
 from tests.fakes.kubernetes import amount, faults
 

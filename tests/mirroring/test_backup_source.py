@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 from dagster._core.test_utils import create_run_for_test
 
-from mirror_assets import backups, reading
 from mirror_assets.cli import main
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import BackupFailed, MirrorError, RunStopped
@@ -24,6 +23,7 @@ from mirror_assets.mirroring.sources.backup import BackupSource
 from mirror_assets.mirroring.sources.base import Copy, Pause
 from mirror_assets.orchestration.alerts.sensors import LEFTOVERS, reported, tell
 from mirror_assets.orchestration.leftovers import leftover_sensor
+from mirror_assets.settings import backups, reading
 from tests.conftest import KindBench, utc_now
 
 _numbers = itertools.count(1)

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from mirror_assets import backups, reading
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.sources import backup, dumped, private_postgres
 from mirror_assets.mirroring.sources.dumped import DumpProvider
 from mirror_assets.sample.servers import PostgreSQL
+from mirror_assets.settings import backups, reading
 from tests.conftest import KindBench, utc_now
 
 RULE = {"provider": "postgres", "ready_minutes": 0.05}
@@ -236,7 +236,7 @@ def _refuse(*_: object, **__: object) -> None:
 _CHILD = """
 import sys
 from datetime import UTC, datetime
-from mirror_assets import reading
+from mirror_assets.settings import reading
 from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.settings import Settings
 settings = Settings.from_env()

@@ -13,14 +13,13 @@ import pytest
 import sqlalchemy
 import yaml
 
-from mirror_assets import reading
 from mirror_assets.commons import assets as commons
 from mirror_assets.mirroring.catalog import DatabaseSpec, load
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.sources import ExportJob, Files, Source, join, open_source
 from mirror_assets.mirroring.sources.exported import JoinedSource
 from mirror_assets.mirroring.storage import Storage
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, reading
 from tests.conftest import KindBench, utc_now
 from tests.fakes.cloud_storage import CloudStorage
 

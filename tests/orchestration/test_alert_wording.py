@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mirror_assets.alert_settings import VARIABLES, AlertSettings
 from mirror_assets.elation.local_time import ZONE
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.orchestration.alerts import deadline, doc, messages
@@ -26,6 +25,7 @@ from mirror_assets.orchestration.alerts.findings import (
 from mirror_assets.orchestration.alerts.memory import Channels, Memory, Origin
 from mirror_assets.orchestration.alerts.messages import KINDS, Message
 from mirror_assets.settings import Settings
+from mirror_assets.settings.alerts import VARIABLES, AlertSettings
 
 DAY = "2026-11-22"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

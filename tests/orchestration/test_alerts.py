@@ -9,10 +9,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mirror_assets.alert_settings import AlertSettings
 from mirror_assets.orchestration.alerts.findings import leftovers
 from mirror_assets.orchestration.alerts.sensors import alert_sensor, report, tell, watch
 from mirror_assets.settings import Settings
+from mirror_assets.settings.alerts import AlertSettings
 from tests.conftest import Bench
 from tests.fakes.slack import FakeSlack, slack
 from tests.orchestration.conftest import Run

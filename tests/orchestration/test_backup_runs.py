@@ -15,12 +15,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mirror_assets import backups
 from mirror_assets.mirroring.sources import private_postgres
 from mirror_assets.orchestration.alerts.sensors import LEFTOVERS
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.sample.servers import READER
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, backups
 from tests.conftest import ROOT, KindBench, utc_now
 from tests.orchestration.conftest import Run
 

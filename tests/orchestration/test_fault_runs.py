@@ -91,7 +91,7 @@ def test_a_refresh_that_lands_amid_a_run_is_retried_on_the_new_one(
         bench.run("DROP TABLE b")
         _tables(bench, "b", rows=5)
 
-    opener = "mirror_assets.reading.open_source"
+    opener = "mirror_assets.settings.reading.open_source"
     with monkeypatch.context() as patched:
         patched.setattr(
             opener, lambda spec, url: Interrupted(open_source(spec, url), "a", "before", refresh)

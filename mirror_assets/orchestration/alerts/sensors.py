@@ -15,12 +15,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from mirror_assets.alert_settings import AlertSettings
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.orchestration.alerts import deadline, outbox, runs
 from mirror_assets.orchestration.alerts.findings import Ended, Finding, judge
 from mirror_assets.orchestration.alerts.memory import Channels, Memory, Origin
 from mirror_assets.settings import Settings
+from mirror_assets.settings.alerts import AlertSettings
 
 ALERTS = "alerts"
 DEADLINE = "ehr_deadline"

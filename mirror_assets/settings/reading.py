@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mirror_assets import backups
-from mirror_assets.connections import address
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.sources import ExportJob, Files, Source, join, open_backup, open_source
-from mirror_assets.settings import Settings
+from mirror_assets.settings import Settings, backups
+from mirror_assets.settings.connections import address
 
 _JOB = "<NAME>_EXPORT_JOB"
 #: Every environment variable of exported tables, its default, and what it is for.

@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mirror_assets.connections import address
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError, SettingsError
 from mirror_assets.mirroring.scratch import COPIES
@@ -20,7 +19,8 @@ from mirror_assets.mirroring.sources import (
     secured,
     sweep,
 )
-from mirror_assets.settings import Settings
+from mirror_assets.settings.connections import address
+from mirror_assets.settings.environment import Settings
 
 #: Every environment variable of the providers, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {

@@ -24,13 +24,13 @@ from mirror_assets.mirroring.errors import (
 )
 from mirror_assets.mirroring.landing import PART_BYTES, Landing
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
-from mirror_assets.secret import Secrets
+from mirror_assets.settings.secrets import Secrets
 
 T = TypeVar("T")
 Environment = Literal["local", "production"]
 
 HOME = Path(".mirror")
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _MEMORY = re.compile(_NUMBER.pattern + r" ?[KMGT]i?B", re.IGNORECASE)
 

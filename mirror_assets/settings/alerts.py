@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from mirror_assets.mirroring.errors import SettingsError
-from mirror_assets.settings import Settings
+from mirror_assets.settings.environment import Settings
 
 #: Every environment variable of the alerts, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {

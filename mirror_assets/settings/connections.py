@@ -24,8 +24,8 @@ from mirror_assets.mirroring.errors import MirrorError, SettingsError, placed
 from mirror_assets.mirroring.secret_files import SecretFile, check_file, check_private
 from mirror_assets.mirroring.sources import Address, Tunnel, parsed
 from mirror_assets.mirroring.ssh import SshHost, read_host
-from mirror_assets.secret import SCHEME, Secrets
-from mirror_assets.settings import Settings
+from mirror_assets.settings.environment import Settings
+from mirror_assets.settings.secrets import SCHEME, Secrets
 
 #: Every environment variable read here, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
