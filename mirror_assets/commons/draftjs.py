@@ -20,12 +20,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-import pyarrow as pa
 
 from mirror_assets.mirroring.errors import DriftRefused
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BODY_COLUMN = "contentState"
 TEXT_COLUMN = "text"
@@ -114,6 +116,8 @@ def transform(
     Every row is kept; a row with a fault has the text NULL. Raises DriftRefused when the column is
     missing or does not hold text.
     """
+    import pyarrow as pa  # here, because it would slow down loading the code location
+
     bodies = _text_column(batch, column)
     texts, faults = markdown_of(bodies.to_pylist())
     kind = pa.large_string() if pa.types.is_large_string(bodies.type) else pa.string()
@@ -125,6 +129,8 @@ def transform(
 
 
 def _text_column(batch: pa.RecordBatch, column: str) -> pa.Array:
+    import pyarrow as pa
+
     if column not in batch.schema.names:
         raise DriftRefused(
             f"there is no column {column}",

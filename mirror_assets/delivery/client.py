@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Self
-
-import aiohttp
+from typing import TYPE_CHECKING, Self
 
 from mirror_assets.delivery.verdict import Verdict, answered, clears, safe_url
+
+if TYPE_CHECKING:
+    import aiohttp
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 _TOO_MANY = 429
 _UNAVAILABLE = 503
 #: An error text is kept this far; it is only read by people.
 _ERROR_BYTES = 16_384
-_PERMANENT = (aiohttp.InvalidURL, aiohttp.ClientSSLError, ssl.SSLError)
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class Client:
         self._next_slot = 0.0
 
     async def __aenter__(self) -> Self:
+        import aiohttp  # here, because it would slow down loading the code location
+
         target = self._target
         self._opened = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=target.connections),
@@ -165,6 +167,8 @@ class Client:
         if request.key is not None:
             headers[IDEMPOTENCY_KEY] = request.key
         assert self._opened is not None, "a client is used within `async with`"
+        import aiohttp
+
         try:
             async with self._opened.request(
                 request.method,
@@ -175,7 +179,8 @@ class Client:
             ) as response:
                 body = await _read(response, request.longest_answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return _Attempt(None, b"", _unanswered(error), not isinstance(error, _PERMANENT))
+            permanent = (aiohttp.InvalidURL, aiohttp.ClientSSLError, ssl.SSLError)
+            return _Attempt(None, b"", _unanswered(error), not isinstance(error, permanent))
         status = response.status
         wait = _asked(response) if status in {_TOO_MANY, _UNAVAILABLE} else None
         return _Attempt(status, body, answered(status, body), clears(status), wait)
@@ -254,6 +259,8 @@ def _asked(response: aiohttp.ClientResponse) -> float | None:
 
 def _unanswered(error: Exception) -> str:
     """What the network did, in our words: an error's own text may quote the address."""
+    import aiohttp
+
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "could not connect in time"
     if isinstance(error, TimeoutError):

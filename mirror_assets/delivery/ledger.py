@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from mirror_assets.delivery.verdict import DeliveryFault
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.postgresql import Insert
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -294,7 +296,7 @@ class PostgresLedger:
         return self._commit(lambda connection: _newest(connection, delivery))
 
     def claim(self, delivery: str, partition: date, run_id: str) -> date:
-        mine = insert(_NEWEST).values(
+        mine = _insert(_NEWEST).values(
             delivery=delivery, partition=partition, run_id=run_id, begun_at=datetime.now(UTC)
         )
         unless_newer = mine.on_conflict_do_update(
@@ -364,10 +366,18 @@ def _newest(connection: sa.Connection, delivery: str) -> date | None:
     return connection.execute(statement).scalar_one_or_none()
 
 
+def _insert(table: sa.Table) -> Insert:
+    from sqlalchemy.dialects.postgresql import (
+        insert,
+    )  # here, because it would slow down loading the code location
+
+    return insert(table)
+
+
 def _upsert(connection: sa.Connection, table: LedgerTable, rows: Sequence[Row]) -> None:
     if not rows:
         return
-    statement = insert(_METADATA.tables[table.name.lower()])
+    statement = _insert(_METADATA.tables[table.name.lower()])
     names = [column.name for column in table.columns if column.name not in table.key]
     connection.execute(
         statement.on_conflict_do_update(

@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-import aiohttp
-
 from mirror_assets.mirroring.errors import (
     PermanentError,
     SettingsError,
@@ -225,6 +223,8 @@ class HttpJob:
         return asyncio.run(self._post(lines, seconds))
 
     async def _post(self, lines: ProgressLines, seconds: float) -> int | None:
+        import aiohttp  # here, because it would slow down loading the code location
+
         timeout = aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=_CONNECT_SECONDS)
         headers = {"Authorization": f"Bearer {self.secret}"}
         try:
