@@ -76,12 +76,12 @@ def run_dbt(
 class Lake:
     """A lake of its own in a folder, with every table that models read."""
 
-    def __init__(self, folder: Path, **catalog: str) -> None:
+    def __init__(self, folder: Path, **places: str) -> None:
         self.folder = folder
         self.variables = {
             "MIRROR_WAREHOUSE": f"ducklake:sqlite:{folder}/lake.sqlite",
-            **catalog,
             "MIRROR_LAKE": f"{folder}/lake",
+            **places,
             "MIRROR_EXTENSIONS": f"{folder}/extensions",
             "MIRROR_SCRATCH": f"{folder}/scratch",
         }
@@ -135,18 +135,24 @@ class Lake:
                 statements.append(
                     f"INSERT INTO {dataset}.{sql(stored)} ({names}) VALUES ({values})"
                 )
+        loaded: dict[str, dict[str, int]] = {}
         for table in TABLES:
             database, name = table.split(".")
             if database != "medical" and not name.endswith("_transformed"):
-                statements.append(self.published(database, name, day, len(rows.get(table, []))))
+                loaded.setdefault(database, {})[name] = len(rows.get(table, []))
+        statements += [self.published(database, day, **each) for database, each in loaded.items()]
         self.execute(*statements)
 
-    def published(self, database: str, table: str, day: str, rows: int) -> str:
+    def published(self, database: str, day: str, **loaded: int) -> str:
+        """A statement that says so of tables, by the rows that they got."""
+        values = (
+            f"('{table}', DATE '{day}', true, 'run', TIMESTAMPTZ '{day} 05:00:00+00', {rows}, 100)"
+            for table, rows in loaded.items()
+        )
         return (
             f"INSERT INTO {database}_mirror.MIRROR_METADATA"
             " (TABLE_NAME, partition, published, run_id, BQ_LOAD_TIME, loaded_rows, bytes)"
-            f" VALUES ('{table}', DATE '{day}', true, 'run', TIMESTAMPTZ '{day} 05:00:00+00',"
-            f" {rows}, 100)"
+            f" VALUES {', '.join(values)}"
         )
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
@@ -186,12 +192,18 @@ def built(lake: Lake) -> tuple[Lake, DbtRun]:
     return lake, kept
 
 
-@pytest.fixture
-def postgres_lake(postgres: PostgreSQL, tmp_path: Path) -> Iterator[Lake]:
-    """Filled for a day, its catalog in PostgreSQL; no model has been built."""
-    found = Lake(tmp_path, **LakeCatalogs(postgres).empty(tmp_path, "dbt").variables)
+@pytest.fixture(params=["files here", "files in Cloud Storage"])
+def postgres_lake(
+    request: pytest.FixtureRequest, postgres: PostgreSQL, tmp_path: Path
+) -> Iterator[Lake]:
+    """Filled with a day's members, its catalog in PostgreSQL; no model has been built."""
+    places = dict(LakeCatalogs(postgres).empty(tmp_path, "dbt").variables)
+    if request.param == "files in Cloud Storage":
+        places["MIRROR_LAKE"] = f"{request.getfixturevalue('cloud_storage').bucket()}/lake"
+    found = Lake(tmp_path, **places)
     found.create_tables()
-    found.fill(DAY, dbt_world.rows())
+    members = (item for item in dbt_world.rows().items() if item[0].startswith("member_index."))
+    found.fill(DAY, dict(members))
     yield found
     found.warehouse.close()
 

@@ -35,8 +35,8 @@ from mirror_assets.mirroring.names import (
 )
 from mirror_assets.mirroring.schema import Column, Drift, TableSchema
 from mirror_assets.mirroring.scratch import limit_spill, new_scratch, remove_scratch
+from mirror_assets.mirroring.storage import Storage, private_file, private_folder
 from mirror_assets.mirroring.storage import lake as lake_at
-from mirror_assets.mirroring.storage import private_file, private_folder
 from mirror_assets.mirroring.warehouses.base import Equal, Nearest, Rows, is_near
 from mirror_assets.mirroring.warehouses.lake_catalog import SqliteCatalog, open_catalog
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 ALIAS = "lake"
 _EXTENSIONS = ("ducklake", "icu")
 #: Without it DuckLake refuses a remote DATA_PATH, although another file system serves it.
-_REMOTE = ("httpfs",)
+_REMOTE = "httpfs"
 #: Small writes of control rows live in the catalog instead of one tiny file each.
 _INLINED_ROWS = 500
 _ATTEMPTS = 20
@@ -292,9 +292,9 @@ class DuckLakeWarehouse:
     # -- connections
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        remote = () if self._files.local else _REMOTE
-        extensions = (*_EXTENSIONS, self._catalog.extension, *remote)
-        files = set(map(_identity, install_extensions(self._extensions, extensions)))
+        extensions = (*_EXTENSIONS, self._catalog.extension)
+        remote = () if self._files.local else (_REMOTE,)
+        files = set(map(_identity, install_extensions(self._extensions, (*extensions, *remote))))
         if self._scratch is None:
             self._scratch = new_scratch(self._scratch_root)
         connection = duckdb.connect(
@@ -309,8 +309,7 @@ class DuckLakeWarehouse:
             }
         )
         limit_spill(connection, self._spill)
-        if not self._files.local:  # first: who comes first reads gs://, and httpfs wants HMAC keys
-            connection.register_filesystem(self._files.fs)
+        serve_remote(connection, self._files)
         for extension in extensions:
             connection.execute(f"LOAD {extension}")
         _verified.update(files)
@@ -573,6 +572,15 @@ class DuckLakeTransaction:
             f"UPDATE {_path(dataset, table)} SET {sql(blanked)} = NULL"
             f" WHERE {sql(blanked)} IS NOT NULL AND {sql(column)} < DATE '{day}'"
         )
+
+
+def serve_remote(connection: duckdb.DuckDBPyConnection, files: Storage) -> None:
+    """Have a connection read and write a lake's files, unless they are this machine's own."""
+    if files.local:
+        return
+    # in this order: who comes first serves gs://, and httpfs would want HMAC keys
+    connection.register_filesystem(files.fs)
+    connection.execute(f"LOAD {_REMOTE}")
 
 
 def _suffixes(path: str) -> Iterator[str]:
