@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dagster as dg
 
 from mirror_assets import configuration
@@ -18,14 +20,27 @@ from mirror_assets.settings.environment import refuse
 def build(settings: Settings) -> dg.Definitions:
     """The mirrors, and what hangs off them."""
     databases = settings.databases()
-    found = dg.Definitions.merge(
+    graph = dg.Definitions.merge(
         build_definitions(settings),
         elation.definitions(settings, databases),
         commons.definitions(settings, databases),
         dbt_models.definitions(),
         dg.Definitions(sensors=[automation_sensor()]),
     )
-    return dg.Definitions.merge(found, dg.Definitions(sensors=[deadline_sensor(_due(found))]))
+    due = dg.Definitions(sensors=[deadline_sensor(_due(graph))])
+    in_bigquery = settings.warehouse_url.startswith("bigquery:")
+    return dg.Definitions.merge(_shown_in_bigquery(graph) if in_bigquery else graph, due)
+
+
+def _shown_in_bigquery(definitions: dg.Definitions) -> dg.Definitions:
+    """The graph with the warehouse's own badge on what is kept in it."""
+    with warnings.catch_warnings():  # the method's previews are pinned with Dagster's version
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return definitions.map_asset_specs(
+            func=lambda spec: spec.replace_attributes(
+                kinds={"bigquery" if kind == "duckdb" else kind for kind in spec.kinds}
+            )
+        )
 
 
 def _due(definitions: dg.Definitions) -> list[dg.AssetKey]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from mirror_assets.definitions import build
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.partitions import DAILY
 from mirror_assets.settings import Settings
@@ -42,6 +43,18 @@ def test_every_catalogued_table_is_an_asset_with_one_blocking_check(
         assert node.backfill_policy == dg.BackfillPolicy.multi_run(1)
         checks = [graph.get(key) for key in node.check_keys]
         assert [(c.key.name, c.blocking) for c in checks] == [("row_count_coverage", True)]
+
+
+def test_what_is_kept_in_bigquery_says_so() -> None:
+    environment = {"MIRROR_WAREHOUSE": "bigquery:some-project"}
+    plain = build(Settings.from_env({})).resolve_asset_graph()
+    found = build(Settings.from_env(environment)).resolve_asset_graph()
+    kinds = {key: found.get(key).kinds for key in found.get_all_asset_keys()}
+
+    assert kinds[dg.AssetKey(["elation", "visit_note"])] == {"mysql", "bigquery"}
+    assert not any("duckdb" in each for each in kinds.values())
+    assert kinds.keys() == plain.get_all_asset_keys()
+    assert found.asset_check_keys == plain.asset_check_keys
 
 
 def test_the_partitions_are_utc_days_that_include_today_from_an_absolute_start() -> None:
