@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mirror_assets.mirroring import types
-from mirror_assets.mirroring.errors import DriftRefused, WarehouseFault
-from mirror_assets.mirroring.names import PARTITION_COLUMN, sql, warehouse_name
-from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, compare
+from mirror_assets.mirroring.errors import WarehouseFault
+from mirror_assets.mirroring.names import sql, warehouse_name
+from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema
 from mirror_assets.mirroring.warehouses.ducklake import (
     ALIAS,
     DuckLakeTransaction,
@@ -110,30 +109,6 @@ def parquet_files(root: Path) -> list[Path]:
 # -- publication
 
 
-def test_a_day_is_replaced_and_other_days_are_kept(lake: DuckLakeWarehouse) -> None:
-    publish(lake, "visit", DAY, 1, 2)
-    publish(lake, "visit", NEXT, 3)
-    publish(lake, "visit", DAY, 4)
-
-    rows = lake.query(f"SELECT v, {PARTITION_COLUMN} FROM clinic.visit ORDER BY v").rows
-    assert rows == [(3, NEXT), (4, DAY)]
-
-
-def test_a_failed_body_changes_nothing_and_keeps_its_own_error(lake: DuckLakeWarehouse) -> None:
-    publish(lake, "visit", DAY, 1)
-
-    def body(tx: DuckLakeTransaction) -> None:
-        tx.replace_partition("clinic", "visit", DAY, [])
-        tx.create_table("clinic", "other", schema(v="INT64"), partitioned=True)
-        raise DriftRefused("no")
-
-    with pytest.raises(DriftRefused):
-        lake.commit(body)
-
-    assert column(lake, "SELECT v FROM clinic.visit_latest") == [1]
-    assert lake.commit(lambda tx: tx.schema("clinic", "other")) is None
-
-
 def test_the_body_runs_again_after_a_conflict(lake: DuckLakeWarehouse, open_lake: Opener) -> None:
     publish(lake, "visit", DAY, 1)
     other = open_lake()
@@ -178,24 +153,6 @@ def test_two_overlapping_publications_of_an_empty_day_leave_one(
 
 def _commit_without_turn(lake: DuckLakeWarehouse) -> None:
     lake._attempt(lambda tx: tx.replace_rows("clinic", "log", [{"v": 1}], v=1))
-
-
-def test_empty_days_and_a_latest_view_over_one(lake: DuckLakeWarehouse) -> None:
-    publish(lake, "visit", DAY)
-    assert lake.query("SELECT * FROM clinic.visit_latest").columns == ("v",)
-    assert lake.query("SELECT * FROM clinic.visit_latest").rows == []
-
-    publish(lake, "visit", DAY, 1)
-    publish(lake, "visit", DAY)
-    assert lake.query("SELECT count(*) FROM clinic.visit").rows == [(0,)]
-
-
-def test_several_files_make_one_day(lake: DuckLakeWarehouse) -> None:
-    publish(lake, "visit", DAY, 1)
-    files = [stage(lake, "visit", DAY, v=[n]) for n in (2, 3)]
-    lake.commit(lambda tx: tx.replace_partition("clinic", "visit", DAY, files))
-
-    assert sorted(column(lake, "SELECT v FROM clinic.visit")) == [2, 3]
 
 
 @pytest.mark.parametrize("rows", [1, 2000])
@@ -268,76 +225,6 @@ def test_hostile_columns_and_five_hundred_of_them(lake: DuckLakeWarehouse) -> No
 # -- schema
 
 
-def test_a_schema_comes_back_as_it_was_declared(lake: DuckLakeWarehouse) -> None:
-    kinds = ("BOOL!", "INT64", "FLOAT64", "DECIMAL(38,9)", "STRING!")
-    kinds = (*kinds, "BYTES", "DATE", "DATETIME", "TIMESTAMP")
-    declared = schema(**{f"c{i}": kind for i, kind in enumerate(kinds)})
-
-    def body(tx: DuckLakeTransaction) -> TableSchema | None:
-        assert tx.schema("clinic", "t") is None
-        tx.create_table("clinic", "t", declared, partitioned=True)
-        return tx.schema("clinic", "t")
-
-    assert lake.commit(body) == declared
-
-
-def test_added_relaxed_and_widened_columns_keep_the_old_rows(lake: DuckLakeWarehouse) -> None:
-    old = schema(id="INT64!", n="INT64", amount="DECIMAL(10,2)")
-    new = schema(id="INT64", n="DECIMAL(20,0)", amount="DECIMAL(14,4)", text="STRING!")
-    first = stage(
-        lake, "t", DAY, id=[1], n=[9], amount=pa.array([Decimal("1.25")], pa.decimal128(10, 2))
-    )
-    second = stage(
-        *(lake, "t", NEXT),
-        id=pa.array([None], pa.int64()),
-        n=pa.array([Decimal(2**64)], pa.decimal128(20, 0)),
-        amount=pa.array([Decimal("0.0001")], pa.decimal128(14, 4)),
-        text=["new"],
-    )
-
-    def create(tx: DuckLakeTransaction) -> None:
-        tx.create_table("clinic", "t", old, partitioned=True)
-        tx.replace_partition("clinic", "t", DAY, [first])
-        tx.latest_view("clinic", "t_latest", "t", DAY)
-
-    def follow(tx: DuckLakeTransaction) -> None:
-        known = tx.schema("clinic", "t")
-        assert known is not None
-        drift = compare(known, new)
-        assert not drift.breaking
-        tx.evolve("clinic", "t", new, drift)
-        tx.replace_partition("clinic", "t", NEXT, [second])
-
-    lake.commit(create)
-    lake.commit(follow)
-
-    rows = lake.query("SELECT id, n, amount, text FROM clinic.t ORDER BY id").rows
-    assert rows == [
-        (1, Decimal(9), Decimal("1.2500"), None),
-        (None, Decimal(2**64), Decimal("0.0001"), "new"),
-    ]
-    assert lake.query("SELECT n FROM clinic.t_latest").rows == [(Decimal(9),)]
-
-
-def test_a_renamed_table_keeps_its_history_and_frees_its_name(lake: DuckLakeWarehouse) -> None:
-    publish(lake, "visit", DAY, 1)
-
-    lake.commit(lambda tx: tx.rename("clinic", "visit", "visit_depr_1"))
-    publish(lake, "visit", NEXT, 2)
-
-    assert column(lake, "SELECT v FROM clinic.visit_depr_1") == [1]
-    assert column(lake, "SELECT v FROM clinic.visit") == [2]
-
-
-def test_days_older_than_the_retention_are_dropped(lake: DuckLakeWarehouse) -> None:
-    publish(lake, "visit", DAY, 1)
-    publish(lake, "visit", NEXT, 2)
-
-    lake.commit(lambda tx: tx.delete_before("clinic", "visit", PARTITION_COLUMN, NEXT))
-
-    assert column(lake, "SELECT v FROM clinic.visit") == [2]
-
-
 # -- control rows
 
 
@@ -349,41 +236,6 @@ def control(lake: DuckLakeWarehouse) -> DuckLakeWarehouse:
 
 def log_row(run: str, rows: int | None, note: str | None = None) -> dict[str, Any]:
     return {"run": run, "rows": rows, "at": datetime(2026, 11, 22, tzinfo=UTC), "note": note}
-
-
-@pytest.mark.parametrize("count", [2, 700])
-def test_control_rows_are_replaced_not_doubled(control: DuckLakeWarehouse, count: int) -> None:
-    rows = [log_row("r1", n) for n in range(count)]
-    for _time in range(3):
-        control.commit(lambda tx: tx.replace_rows("clinic", "log", rows, run="r1"))
-    control.commit(lambda tx: tx.replace_rows("clinic", "log", [log_row("r2", 5)], run="r2"))
-
-    found = control.commit(lambda tx: tx.select("clinic", "log", ["rows", "at"], run="r1"))
-    assert sorted(row["rows"] for row in found) == list(range(count))
-    assert found[0]["at"] == datetime(2026, 11, 22, tzinfo=UTC)
-    assert column(control, "SELECT rows FROM clinic.log WHERE run = 'r2'") == [5]
-
-
-def test_rows_are_matched_by_lists_nothing_and_null(control: DuckLakeWarehouse) -> None:
-    def body(tx: DuckLakeTransaction) -> list[list[Any]]:
-        tx.replace_rows("clinic", "log", [log_row("a", 1), log_row("b", None), log_row("c", 3)])
-        return [
-            sorted(row["run"] for row in tx.select("clinic", "log", ["run"], **equal))
-            for equal in ({"run": ["a", "c"]}, {"run": []}, {"rows": None}, {})
-        ]
-
-    assert control.commit(body) == [["a", "c"], [], ["b"], ["a", "b", "c"]]
-
-
-def test_replacing_by_no_rows_deletes_and_spares_the_rest(control: DuckLakeWarehouse) -> None:
-    def body(tx: DuckLakeTransaction) -> None:
-        tx.replace_rows("clinic", "log", [log_row("a", 1), log_row("b", 2)])
-        tx.replace_rows("clinic", "log", [], run="a")
-        tx.replace_rows("clinic", "log", [], run=[])
-
-    control.commit(body)
-
-    assert column(control, "SELECT run FROM clinic.log") == ["b"]
 
 
 def test_few_control_rows_make_no_file(control: DuckLakeWarehouse, tmp_path: Path) -> None:
@@ -467,15 +319,6 @@ def test_debris_is_swept_and_what_a_running_writer_staged_is_not(
     assert column(lake, "SELECT v FROM clinic.visit") == [1]
 
 
-def test_a_discarded_staging_folder_is_gone(lake: DuckLakeWarehouse) -> None:
-    folder = Path(stage(lake, "visit", DAY, v=[1])).parent
-
-    lake.discard(str(folder))
-    lake.discard(str(folder))
-
-    assert not folder.exists()
-
-
 # -- reading
 
 
@@ -544,13 +387,6 @@ def test_reading_statements_are_answered(mirrored: Mirrored, statement: str) -> 
     lake, _root = mirrored
 
     assert lake.query(statement).rows
-
-
-def test_a_limit_bounds_the_answer(lake: DuckLakeWarehouse) -> None:
-    publish(lake, "visit", DAY, *range(10))
-
-    assert len(lake.query("FROM clinic.visit", limit=3).rows) == 3
-    assert len(lake.query("FROM clinic.visit").rows) == 10
 
 
 @pytest.mark.parametrize(

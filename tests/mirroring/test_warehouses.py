@@ -20,6 +20,8 @@ from mirror_assets.mirroring.names import PARTITION_COLUMN, sql, warehouse_name
 from mirror_assets.mirroring.schema import Column, LogicalType, TableSchema, compare
 from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
 from mirror_assets.mirroring.warehouses.base import Nearest, Transaction
+from mirror_assets.sample.servers import PostgreSQL
+from tests.conftest import LakeCatalogs
 from tests.fakes.bigquery import BigQuery, bigquery
 
 DAY = date(2026, 11, 22)
@@ -41,14 +43,22 @@ def service() -> Iterator[BigQuery]:
         yield double
 
 
-@pytest.fixture(params=["ducklake", "bigquery"])
+@pytest.fixture(scope="module")
+def in_postgres(postgres: PostgreSQL) -> LakeCatalogs:
+    return LakeCatalogs(postgres)
+
+
+@pytest.fixture(params=["ducklake", "ducklake in PostgreSQL", "bigquery"])
 def open_(request: pytest.FixtureRequest, tmp_path: Path, extensions: Path) -> Iterator[Opener]:
-    url = f"ducklake:sqlite:{tmp_path}/lake/catalog.sqlite"
+    url, password = f"ducklake:sqlite:{tmp_path}/lake/catalog.sqlite", None
     double: BigQuery | None = None
     if request.param == "bigquery":
         double = request.getfixturevalue("service")
         double.clear()
         url = f"bigquery:{double.project}?location=US&endpoint={double.url}"
+    elif request.param != "ducklake":
+        catalog = request.getfixturevalue("in_postgres").empty(tmp_path / "lake", "warehouses")
+        url, password = catalog.url, catalog.password
     opened = []
 
     def open_one() -> Warehouse:
@@ -59,6 +69,7 @@ def open_(request: pytest.FixtureRequest, tmp_path: Path, extensions: Path) -> I
             scratch=tmp_path / "scratch",
             memory="128MB",
             spill="1GB",
+            password=password,
         )
         opened.append(found)
         return found
