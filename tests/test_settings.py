@@ -107,7 +107,7 @@ def test_production_takes_no_default_and_no_unreachable_database(
 
 def test_a_complete_production_is_taken(tmp_path: Path) -> None:
     stated = {
-        name: str(tmp_path)
+        name: str(tmp_path / name)
         for name in ("MIRROR_WAREHOUSE", "MIRROR_LAKE", "MIRROR_LANDING", "MIRROR_DOCUMENTS")
     }
     settings, faults = configuration.check(
@@ -134,6 +134,25 @@ def test_a_complete_production_is_taken(tmp_path: Path) -> None:
 )
 def test_a_right_value_is_taken(variable: str, value: str) -> None:
     Settings.from_env({variable: value})
+
+
+@pytest.mark.parametrize(
+    ("lake", "documents"),
+    [
+        ("gs://bucket", "gs://bucket/documents"),
+        ("gs://bucket/mirror/", "gs://bucket/mirror"),
+        ("/srv/mirror/lake", "/srv/mirror"),
+    ],
+)
+def test_places_that_lie_in_each_other_are_refused(lake: str, documents: str) -> None:
+    variables = {"MIRROR_LAKE": lake, "MIRROR_DOCUMENTS": documents}
+    with pytest.raises(SettingsError, match="MIRROR_LAKE .* MIRROR_DOCUMENTS .* lie in each other"):
+        Settings.from_env(variables)
+
+
+def test_places_side_by_side_are_taken() -> None:
+    variables = {"MIRROR_LAKE": "gs://bucket/lake", "MIRROR_DOCUMENTS": "gs://bucket/lake2"}
+    assert Settings.from_env(variables).documents_url == "gs://bucket/lake2"
 
 
 def test_the_settle_override_reaches_the_catalogs() -> None:

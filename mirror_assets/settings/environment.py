@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -183,7 +184,24 @@ class Settings:
             derived_days=parsed("MIRROR_DERIVED_DAYS", _days),
             variables=env,
         )
-        return settings, faults
+        return settings, [*faults, *settings._mixed_places()]
+
+    def _mixed_places(self) -> Iterator[SettingsError]:
+        """Places that lie in each other: each is swept of what it does not know."""
+        places = {
+            "MIRROR_LAKE": self.lake,
+            "MIRROR_LANDING": self.landing_url,
+            "MIRROR_DOCUMENTS": self.documents_url,
+            "MIRROR_SCRATCH": str(self.scratch),
+        }
+        for (one, its), (other, others) in combinations(places.items(), 2):
+            if f"{its}/".startswith(f"{others}/") or f"{others}/".startswith(f"{its}/"):
+                yield SettingsError(
+                    f"{one} ({its}) and {other} ({others}) lie in each other",
+                    where=one,
+                    remedy="give each a folder or prefix of its own: what one of them does not"
+                    " know is deleted from it",
+                )
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -413,8 +431,8 @@ def _domain_folders() -> tuple[Path, ...]:
 
 
 def _absolute_url(text: str) -> str:
-    """A URL as it is, a folder as an absolute path."""
-    return text if "://" in text else str(Path(text).absolute())
+    """A URL as it is, a folder as an absolute path; without a slash at its end."""
+    return text.rstrip("/") if "://" in text else str(Path(text).absolute())
 
 
 def _absolute_catalog(url: str) -> str:
