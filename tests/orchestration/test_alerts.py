@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import pytest
 
+from mirror_assets.orchestration.alerts import sensors
 from mirror_assets.orchestration.alerts.findings import leftovers
 from mirror_assets.orchestration.alerts.sensors import alert_sensor, report, tell, watch
 from mirror_assets.settings import Settings
@@ -367,11 +369,52 @@ def test_those_who_read_ehr_data_hear_once_that_it_is_stale_and_once_that_it_is_
     assert heard("2026-11-23T18:01Z") == [[], []]
 
 
+def fail(instance: dg.DagsterInstance, job: str, ago: timedelta) -> str:
+    """A run of that job that died so long ago; its id."""
+    run = dg.DagsterRun(job_name=job, run_id=str(uuid4()))
+    instance.add_run(run)
+    event = dg.DagsterEvent("PIPELINE_FAILURE", job)
+    instance.run_storage.handle_run_event(run.run_id, event, datetime.now(UTC) - ago)
+    return run.run_id
+
+
+def told(jobs: Iterable[str]) -> list[str]:
+    return [f":red_circle: {job}: the run ended without a word" for job in jobs]
+
+
+DAYS, HOUR = timedelta(days=3), timedelta(hours=1)
+
+
 def test_a_tag_on_an_old_run_is_no_news(instance: dg.DagsterInstance, teller: Teller) -> None:
-    graph = dg.GraphDefinition("nightly", node_defs=[breaks])
-    run = graph.execute_in_process(instance=instance, raise_on_error=False)
-    instance.add_run_tags(run.run_id, {"seen": "by somebody"})
-    teller.now += timedelta(days=3)
+    old = fail(instance, "nightly", DAYS)
+    instance.add_run_tags(old, {"seen": "by somebody"})
+    assert teller.tick() == []
+
+
+def test_tags_on_many_old_runs_do_not_hide_a_newer_failure(
+    instance: dg.DagsterInstance, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "_RECORDS", 20)
+    for _ in range(50):
+        instance.add_run_tags(fail(instance, "nightly", DAYS), {"seen": "by somebody"})
+    fail(instance, "newer", timedelta(0))
+    ticks = [teller.tick() for _ in range(5)]
+    assert [title for titles in ticks for title in titles] == told(["newer"])
+
+
+def test_a_run_that_waits_its_turn_is_told_although_a_tag_put_it_last(
+    instance: dg.DagsterInstance, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "_RUNS", 3)
+    fail(instance, "first", 4 * HOUR)
+    assert teller.tick() == told(["first"])
+    tagged = fail(instance, "tagged", 3 * HOUR)
+    jobs = [f"job{number}" for number in range(3)]
+    for number, job in enumerate(jobs):
+        fail(instance, job, 2 * HOUR - timedelta(seconds=number))
+    instance.add_run_tags(tagged, {"dagster/did_retry": "true"})
+    assert teller.tick() == told(jobs)
+    assert teller.tick() == told(["tagged"])
     assert teller.tick() == []
 
 

@@ -30,20 +30,21 @@ _WILL_RETRY = "dagster/will_retry"
 _RETRY_NUMBER = "dagster/retry_number"
 
 
-def over_since(
+def changed_since(
     instance: dg.DagsterInstance, since: datetime, until: datetime, limit: int
 ) -> list[dg.RunRecord]:
-    """Runs that ended after ``since``, in the order in which they did.
-
-    A tag that is added to an old run makes it look new: its end tells that it is not.
-    """
+    """The first runs that are over and were changed after ``since``, by their end or by a tag."""
     wanted = dg.RunsFilter(
         statuses=list(_OUTCOMES), updated_after=since, updated_before=until + timedelta(seconds=1)
     )
-    found = instance.get_run_records(
-        wanted, limit=limit, order_by="update_timestamp", ascending=True
+    return list(
+        instance.get_run_records(wanted, limit=limit, order_by="update_timestamp", ascending=True)
     )
-    return [run for run in found if (run.end_time or until.timestamp()) >= since.timestamp()]
+
+
+def ended_before(record: dg.RunRecord, since: datetime) -> bool:
+    """Whether it is an old run: a tag that is added to one makes it look new."""
+    return record.end_time is not None and record.end_time < since.timestamp()
 
 
 def ended(instance: dg.DagsterInstance, record: dg.RunRecord) -> Ended:

@@ -30,7 +30,8 @@ REPORTERS = (DEADLINE, LEFTOVERS)
 
 _MEMORY = "mirror/alerts/memory"
 _SECONDS = 30
-_RUNS = 25  #: read in one tick; the others in the next
+_RECORDS = 500  #: of runs that changed, looked at in one tick; the others in the next
+_RUNS = 25  #: whose events are read in one tick
 _FIRST_LOOK = timedelta(days=1)  #: what the first tick of an instance looks back on
 #: A run's end may become visible after that of a later one, and its tags a moment after its end.
 _OVERLAP, _SETTLE = timedelta(minutes=10), timedelta(seconds=5)
@@ -184,20 +185,47 @@ def _look_at_runs(
     settle: timedelta,
     say: Say,
 ) -> None:
+    """Take in the runs that ended. ``seen`` moves on only when all that changed until then is
+    known, so that a run which waits its turn does not look old meanwhile.
+    """
     seen = datetime.fromisoformat(memory.seen) if memory.seen else now - _FIRST_LOOK
-    since = seen - _OVERLAP
-    found = runs.over_since(instance, since, now - settle, _RUNS + len(memory.runs))
-    for record in [r for r in found if r.dagster_run.run_id not in memory.runs][:_RUNS]:
-        run_id = record.dagster_run.run_id
-        run = _read(instance, record, say)
-        bad, well = judge(run)
-        origin = Origin(own.run_link(run_id), run.will_retry, run.is_retry)
-        memory.observe(bad, well, origin, channels, now)
-        memory.runs[run_id] = record.update_timestamp.astimezone(UTC).isoformat()
-        seen = max(seen, record.update_timestamp.astimezone(UTC))
     memory.seen = seen.isoformat()
-    oldest = (seen - _OVERLAP).isoformat()
+    since, limit, left = seen - _OVERLAP, _RECORDS + len(memory.runs), _RUNS
+    found = runs.changed_since(instance, since, now - settle, limit)
+    for record in found:
+        run_id = record.dagster_run.run_id
+        if run_id in memory.runs:
+            continue
+        if not runs.ended_before(record, since):
+            if not left:
+                return
+            left -= 1
+            _take_in(instance, record, memory, own, channels, now, say)
+        memory.runs[run_id] = _changed(record).isoformat()
+    if len(found) == limit:
+        return
+    seen = max([seen, *map(_changed, found)])
+    memory.seen, oldest = seen.isoformat(), (seen - _OVERLAP).isoformat()
     memory.runs = {run_id: at for run_id, at in memory.runs.items() if at >= oldest}
+
+
+def _take_in(
+    instance: dg.DagsterInstance,
+    record: dg.RunRecord,
+    memory: Memory,
+    own: AlertSettings,
+    channels: Channels,
+    now: datetime,
+    say: Say,
+) -> None:
+    run = _read(instance, record, say)
+    bad, well = judge(run)
+    origin = Origin(own.run_link(run.run_id), run.will_retry, run.is_retry)
+    memory.observe(bad, well, origin, channels, now)
+
+
+def _changed(record: dg.RunRecord) -> datetime:
+    return record.update_timestamp.astimezone(UTC)
 
 
 def _read(instance: dg.DagsterInstance, record: dg.RunRecord, say: Say) -> Ended:
