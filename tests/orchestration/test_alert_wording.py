@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -11,8 +13,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+import mirror_assets
 from mirror_assets.elation.local_time import ZONE
-from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.errors import MirrorError, SettingsError
 from mirror_assets.orchestration.alerts import deadline, doc, messages
 from mirror_assets.orchestration.alerts.findings import (
     Check,
@@ -42,6 +45,22 @@ def test_every_kind_has_a_sample_and_every_sample_a_kind() -> None:
     assert set(SAMPLES) == set(KINDS)
 
 
+def test_every_kind_of_error_has_a_message_and_every_message_an_error() -> None:
+    for module in pkgutil.walk_packages(mirror_assets.__path__, "mirror_assets."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    assert {error.kind for error in _errors(MirrorError)} == set(messages.ERRORS)
+    assert not set(messages.ERRORS) & set(messages.OTHERS)
+
+
+def _errors(base: type[MirrorError]) -> Iterator[type[MirrorError]]:
+    """The product's own errors, without those that tests make."""
+    if base.__module__.startswith("mirror_assets."):
+        yield base
+    for error in base.__subclasses__():
+        yield from _errors(error)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_message_says_what_where_and_what_next(kind: str) -> None:
     told = messages.alert(SAMPLES[kind])
@@ -58,7 +77,7 @@ def test_a_message_says_what_where_and_what_next(kind: str) -> None:
 def test_a_playbook_is_a_heading_of_the_operations_page(kind: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     playbook = KINDS[kind].playbook
-    assert not playbook or f"\n## {playbook}\n" in page
+    assert not playbook or f"## {playbook}\n" in page
 
 
 def _message(title: str, body: str) -> Message:
@@ -93,7 +112,7 @@ def test_many_tables_are_counted_and_a_few_named() -> None:
 
 
 def test_an_address_shows_no_password() -> None:
-    finding = replace(SAMPLES["failed"][0], what="mysql://reader:s3cret@host/db hung up")
+    finding = replace(SAMPLES["error"][0], what="mysql://reader:s3cret@host/db hung up")
     assert "s3cret" not in messages.alert([finding]).body
 
 

@@ -60,7 +60,8 @@ def page() -> str:
         told = messages.alert(findings)
         lines += [f"## {name}\n", *_quoted(f"{told.title}\n{told.body}\n{_LINK}")]
         if kind.over:
-            over = messages.over(name, first.scope, first.partition, minutes=42, items=[])
+            items = [finding.item for finding in findings]
+            over = messages.over(name, first.scope, first.partition, minutes=42, items=items)
             lines += ["and when it is over\n", *_quoted(over.title)]
     return "\n".join(lines)
 
@@ -142,7 +143,7 @@ def _runs() -> list[Ended]:
             "patient_immunization",
             "coverage",
             "5 of 300 rows were rejected, 2 are allowed",
-            f"{_SEE} allow them in the catalog (bad_records_allowed)",
+            f"{_SEE} them in the catalog (bad_records_allowed)",
         ),
         _table(
             "bill",
@@ -159,6 +160,14 @@ def _runs() -> list[Ended]:
             " mirror/accept_volume=icd10, or set the table's `volume` in the catalog",
         ),
         _table("bill", "source_unavailable", "the server hung up", "check host and login"),
+        _table("bill", "ssh_unavailable", "the host could not be reached, or hung up", "try again"),
+        _table(
+            "bill",
+            "ssh_refused",
+            "the host does not show its known key but another one",
+            "ask the host's owner for its key by another way than this network, and mend the"
+            " known_hosts file; never skip this",
+        ),
         _table("bill", "source_locked", "somebody held a lock for 300 seconds", _REBUILT),
         _table("bill", "source", "the login may not read it", "grant SELECT"),
         _table("bill", "refresh_landed", "the table was rebuilt while it was read", _REBUILT),
@@ -169,7 +178,47 @@ def _runs() -> list[Ended]:
         _table("bill", "unsupported_type", "column `shape` is a geometry", "exclude the column"),
         _table("bill", "export_corrupt", "a part does not match its manifest", "export it again"),
         _table("bill", "landing", "no space left on device", "free some space in MIRROR_LANDING"),
+        _table(
+            "bill",
+            "storage",
+            "the landing zone refused: the credentials lack a permission (HTTP 403)",
+            "give this service account roles/storage.objectUser on the bucket of MIRROR_LANDING",
+        ),
         _table("bill", "warehouse", "another writer held the lake for too long", _REBUILT),
+        _table(
+            "bill",
+            "pending",
+            "what was begun is not published to its end (BigQuery refused: quotaExceeded)",
+            "nothing is lost: the retry, or the next run of the database, finishes it first",
+        ),
+        _table("bill", "catalog", "column `scan` is binary and cannot be loaded as INT64", "BYTES"),
+        _table("bill", "error", "unexpected KeyError at typed.py:237", "report it with this line"),
+        _table(
+            "task",
+            "backup",
+            "the restored copy did not accept connections in 60 checks",
+            "run the partition again; if it lasts, look at the provider's own log",
+            "commons",
+        ),
+        _table(
+            "task",
+            "private_server",
+            "the program initdb was not found",
+            "install the Debian package postgresql",
+            "commons",
+        ),
+        _table(
+            "builder_question",
+            "export_job",
+            "the job that exports the application's tables ended with exit code 1",
+            "look at the application's own log; then re-execute from asset failure",
+            "commons",
+        ),
+        _table("task", "stopped", "the run was stopped while it waited", "", "commons"),
+        _table("task", "settings", "the file is not there", "mount it", "commons"),
+        _table(
+            "task", "secrets_unavailable", "Secret Manager does not answer", _REBUILT, "commons"
+        ),
         _made(
             "elation/bill",
             set_aside="elation/bill: the schema changed: column `paid` removed; the history of"
@@ -188,6 +237,7 @@ def _runs() -> list[Ended]:
             warning=True,
         ),
         _health("exact", f"24 of 25 tables of {_DAY} are proven"),
+        _asset("elation/bill", "proof", "there is nothing to compare it with", "mirror it first"),
         _asset(
             "elation/patient_encounters",
             "input",
@@ -240,13 +290,13 @@ def _runs() -> list[Ended]:
         ),
         _asset(
             "commons/ccd_encounter_cache",
-            "cache_job_unreachable",
+            "job_unreachable",
             "the host could not be reached",
             "check host, port and network",
         ),
         _asset(
             "commons/ccd_encounter_cache",
-            "cache_job_refused",
+            "job_refused",
             "the host did not show its known key",
             "ask its owner for the key and mend the known_hosts file; never skip this",
         ),
@@ -282,7 +332,7 @@ def _runs() -> list[Ended]:
             "run",
             job,
             "failure",
-            failures={"expire_and_sweep": Failure(_ours("failed", "commons failed", "look"))},
+            failures={"expire_and_sweep": Failure(_ours("error", "commons failed", "look"))},
         ),
     ]
 

@@ -15,7 +15,9 @@ from typing import Any
 #: Step failures and checks carry these words of a MirrorError in their metadata.
 _OURS = "cured_by_retry"
 _CHUNK = re.compile(r"(?P<database>.+)_chunk_[0-9]+")
-_CHECK_KINDS = {"freshness": "stale", "catalog_complete": "catalog", "exact": "inexact"}
+_CHECK_KINDS = {"freshness": "stale", "catalog_complete": "catalog_incomplete", "exact": "inexact"}
+#: Of a failure in our own words that does not say its kind.
+_NO_KIND = "error"
 _COVERAGE = "row_count_coverage"
 _DBT_ROWS = "dagster_dbt/failed_row_count"
 _DBT, _DBT_STEP = "dbt_", "dbt_models"
@@ -54,7 +56,7 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        return str(self.metadata.get("kind", "failed")) if self.ours else "unexpected"
+        return str(self.metadata.get("kind", _NO_KIND)) if self.ours else "unexpected"
 
     @property
     def ours(self) -> bool:
@@ -202,7 +204,7 @@ def _refused_table(check: Check) -> Finding:
     database, _, table = check.asset.partition("/")
     return Finding(
         subject=_asset(check.asset, check.partition),
-        kind=str(check.metadata.get("kind", "failed")),
+        kind=str(check.metadata.get("kind", _NO_KIND)),
         scope=database,
         item=table,
         what=str(check.metadata.get("what", "")),

@@ -26,7 +26,7 @@ _RETRIED = "Nothing to press yet: it is being retried by itself, from what faile
 @dataclass(frozen=True)
 class Kind:
     """How one kind of finding is told. Titles take {scope}, {day} (" of .." or nothing), {tables},
-    {models}, {tests} and {backups} (how many), and {published} (what was not).
+    {models}, {tests} and {backups} (how many), {published} (what was not) and {there} (what is).
     """
 
     title: str
@@ -39,7 +39,7 @@ class Kind:
 def _tables(why: str, playbook: str, press: str = _RERUN) -> Kind:
     return Kind(
         f"{{scope}}: {{published}}: {why}",
-        "{scope}: the tables{day} are published",
+        "{scope}: {there}",
         press,
         playbook,
     )
@@ -47,62 +47,61 @@ def _tables(why: str, playbook: str, press: str = _RERUN) -> Kind:
 
 _FAILED = Kind("{scope}: failed{day}", "{scope}: well again{day}")
 
-KINDS: dict[str, Kind] = {
-    # mirrored tables, by the kind of their error
+#: By the kind of the error that failed a table or a step.
+ERRORS: dict[str, Kind] = {
+    # a source
+    "source_unavailable": _tables("the source cannot be reached", "Refresh missing"),
+    "ssh_unavailable": _tables(
+        "the SSH host did not answer, or hung up", "The SSH host is refused"
+    ),
+    "ssh_refused": _tables("the SSH host refused us, or we it", "The SSH host is refused"),
+    "source_locked": _tables("locked by somebody at the source", "A table is locked"),
+    "source": _tables("the source refused to be read", "Refresh missing"),
+    "refresh_landed": _tables("a refresh landed while they were read", "Refresh missing"),
+    "refresh_incomplete": _tables("the vendor's refresh is not complete", "Refresh missing"),
+    "wrong_day": _tables("the day is no longer to be had", "Expired export", "nothing helps"),
+    "unsupported_type": _tables("a column's type is unknown", "The schema changed at the source"),
+    "backup": _tables("the restored backup is not ready", "The backup is not ready"),
+    "private_server": _tables(
+        "the private server for the restored backup failed",
+        "Databases that are read from a restored backup",
+    ),
+    "export_job": _tables("the application's export failed", "The application's export failed"),
+    "stopped": _tables("somebody ended the run while it waited", "Run it again"),
+    # its rows
     "coverage": _tables("too many rows rejected, coverage is below its target", "Bad rows"),
     "drift": _tables(
         "the schema changed at the source, and is not followed",
         "The schema changed at the source",
     ),
     "volume": _tables("far fewer rows than before", "Far fewer rows than yesterday"),
-    "source_unavailable": _tables("the source cannot be reached", "Refresh missing"),
-    "source_locked": _tables("locked by somebody at the source", "A table is locked"),
-    "source": _tables("the source refused to be read", "Refresh missing"),
-    "refresh_landed": _tables("a refresh landed while they were read", "Refresh missing"),
-    "refresh_incomplete": _tables("the vendor's refresh is not complete", "Refresh missing"),
-    "wrong_day": _tables("the day is no longer to be had", "Expired export", "nothing helps"),
-    "stale_refresh": _tables("readers have a newer state", "Two runs at once", "nothing to do"),
     "rows_unaccounted": _tables("rows are not accounted for", "Run it again"),
-    "unsupported_type": _tables("a column's type is unknown", "The schema changed at the source"),
-    "export_corrupt": _tables("the export is damaged", "Run it again"),
+    "stale_refresh": _tables("readers have a newer state", "Two runs at once", "nothing to do"),
+    # where they are kept
     "landing": _tables("the landing zone failed", "The disk is full"),
+    "export_corrupt": _tables("the export is damaged", "Run it again"),
+    "storage": _tables("Cloud Storage does not let us read or write", "Cloud Storage"),
     "warehouse": _tables("the warehouse failed", "The warehouse is busy"),
-    "set_aside": Kind(
-        "{scope}: history of {tables} was set aside{day}, because the schema changed",
-        "",
-        "nothing to mend; tell who queries older days",
-        "The schema changed at the source",
-        "notice",
+    "pending": _tables(
+        "their publication was begun, the next run finishes it",
+        "BigQuery",
+        "when what is named works again, *Re-execute > From asset failure*, or wait for the"
+        " database's next run",
     ),
-    # databases as a whole
-    "stale": Kind(
-        "{scope}: data is stale",
-        "{scope}: data is fresh again",
-        "look at the newest run of the mirror, then `mirror status`",
-        "Refresh missing",
+    # what we were given
+    "settings": _tables(
+        "the environment is incomplete or unsafe",
+        "Wrong settings and secrets",
+        "mend what is named, deploy it, then open the run and press *Re-execute > From asset"
+        " failure*",
     ),
-    "catalog": Kind(
-        "{scope}: the catalog and the source differ",
-        "{scope}: catalog and source agree again",
-        "change the catalog, then load the code location again",
+    "secrets_unavailable": _tables(
+        "Secret Manager did not give a secret", "Wrong settings and secrets"
+    ),
+    "catalog": _tables(
+        "the catalog is wrong",
         "The next database",
-        "warning",
-    ),
-    "inexact": Kind(
-        "{scope}: the mirror{day} is not exactly what the source held",
-        "{scope}: proven exact{day}",
-        "`mirror verify` names the rows",
-        "Is this partition exact?",
-    ),
-    "leftovers": Kind(
-        "{scope}: {backups} left over",
-        "{scope}: no restored backup is left over",
-        "remove them: they hold patient data and cost money",
-    ),
-    "leftovers_unseen": Kind(
-        "{scope}: restored backups that are left over cannot be looked for",
-        "{scope}: restored backups can be looked for again",
-        "look at the provider by hand if it lasts: a copy holds patient data and costs money",
+        "change the catalog, load the code location again, then *Re-execute > From asset failure*",
     ),
     # what hangs off the mirrors
     "input": Kind(
@@ -110,14 +109,6 @@ KINDS: dict[str, Kind] = {
         "{scope}: made{day}",
         "mend the table; this starts by itself when it lands",
         "What hangs off the mirrors",
-    ),
-    "notes_without_member": Kind(
-        "{scope}: notes without a member{day}",
-        "{scope}: every note has a member again",
-        "compare the MRNs in the member index with the EHR; the encounters of these notes are left"
-        " out until then",
-        "Notes without a member",
-        "warning",
     ),
     "documents": Kind(
         "{scope}: documents were not written{day}",
@@ -158,15 +149,69 @@ KINDS: dict[str, Kind] = {
         "look at the job's errors; run it again, or by hand",
         "Running the cache job by hand",
     ),
-    "cache_job_unreachable": Kind(
-        "{scope}: the cache job cannot be reached{day}",
-        "{scope}: the cache job ran{day}",
-        playbook="Encounters or the cache job failed",
+    "job_unreachable": _tables(
+        "the remote job cannot be reached", "Encounters or the cache job failed"
     ),
-    "cache_job_refused": Kind(
-        "{scope}: the cache job was refused{day}",
-        "{scope}: the cache job ran{day}",
-        playbook="Encounters or the cache job failed",
+    "job_refused": _tables("the remote job was refused", "Encounters or the cache job failed"),
+    "dbt": Kind(
+        "dbt: {models} not built{day}",
+        "dbt: these models are built{day}",
+        playbook="A dbt model or test failed",
+    ),
+    "proof": Kind(
+        "{scope}: cannot be compared with its source{day}",
+        "{scope}: compared with its source{day}",
+        playbook="Is this partition exact?",
+    ),
+    "error": _FAILED,
+}
+#: What is no error, or more than one.
+OTHERS: dict[str, Kind] = {
+    # of a mirrored table, or a database as a whole
+    "set_aside": Kind(
+        "{scope}: history of {tables} was set aside{day}, because the schema changed",
+        "",
+        "nothing to mend; tell who queries older days",
+        "The schema changed at the source",
+        "notice",
+    ),
+    "stale": Kind(
+        "{scope}: data is stale",
+        "{scope}: data is fresh again",
+        "look at the newest run of the mirror, then `mirror status`",
+        "Refresh missing",
+    ),
+    "catalog_incomplete": Kind(
+        "{scope}: the catalog and the source differ",
+        "{scope}: catalog and source agree again",
+        "change the catalog, then load the code location again",
+        "The next database",
+        "warning",
+    ),
+    "inexact": Kind(
+        "{scope}: the mirror{day} is not exactly what the source held",
+        "{scope}: proven exact{day}",
+        "`mirror verify` names the rows",
+        "Is this partition exact?",
+    ),
+    "leftovers": Kind(
+        "{scope}: {backups} left over",
+        "{scope}: no restored backup is left over",
+        "remove them: they hold patient data and cost money",
+    ),
+    "leftovers_unseen": Kind(
+        "{scope}: restored backups that are left over cannot be looked for",
+        "{scope}: restored backups can be looked for again",
+        "look at the provider by hand if it lasts: a copy holds patient data and costs money",
+    ),
+    # of what hangs off the mirrors
+    "notes_without_member": Kind(
+        "{scope}: notes without a member{day}",
+        "{scope}: every note has a member again",
+        "compare the MRNs in the member index with the EHR; the encounters of these notes are left"
+        " out until then",
+        "Notes without a member",
+        "warning",
     ),
     "cache_incomplete": Kind(
         "{scope}: the cache was filled without the other EHR's summaries{day}",
@@ -187,11 +232,6 @@ KINDS: dict[str, Kind] = {
         "nothing is urgent; `mirror errors` lists them, have them mended",
         "The view of a transformed table failed",
         "warning",
-    ),
-    "dbt": Kind(
-        "dbt: {models} not built{day}",
-        "dbt: these models are built{day}",
-        playbook="A dbt model or test failed",
     ),
     "dbt_test": Kind(
         "dbt: {tests} failed{day}",
@@ -222,7 +262,6 @@ KINDS: dict[str, Kind] = {
         " asset failure*",
         "Run it again",
     ),
-    "failed": _FAILED,
     # for those who use the data
     "ehr_stale": Kind(
         "EHR data is stale",
@@ -231,6 +270,7 @@ KINDS: dict[str, Kind] = {
         " over",
     ),
 }
+KINDS = ERRORS | OTHERS
 
 
 @dataclass(frozen=True)
@@ -279,8 +319,9 @@ def alert(findings: Sequence[Finding], *, will_retry: bool = False) -> Told:
 def over(kind: str, scope: str, partition: str, *, minutes: float, items: Sequence[str]) -> Told:
     """That all of an alert is well again."""
     spoken = _kind(kind)
-    title = spoken.over.format(scope=scope, day=_day(partition), **_counts(len(items)))
-    named = _names([item for item in items if item])
+    named, day = _names([item for item in items if item]), _day(partition)
+    there = f"the tables{day} are published" if named else f"made{day}"
+    title = spoken.over.format(scope=scope, day=day, there=there, **_counts(len(items)))
     body = [named] if named else []
     body.append(f"It lasted {_lasted(minutes)}. Nothing to do.")
     return Told(f"{_SIGNS['over']} {credentials(title)}", "\n".join(body))
