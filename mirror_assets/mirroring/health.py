@@ -40,11 +40,20 @@ class Freshness:
 
 
 def look_at_source(spec: DatabaseSpec, source: Source, now: datetime) -> SourceView:
-    """Compare the catalog with the source: tables nobody mirrors, tables altered alone."""
+    """Compare the catalog with the source: tables that are gone, that nobody mirrors, that were
+    altered alone.
+    """
     state = refresh.current(spec, source.states(), now)
     is_vendor = spec.entry.refresh.rule == "vendor"
     altered = state.altered if is_vendor else ()
+    is_settled = not is_vendor or state.instant is not None  # during a rebuild some are not there
+    missing = state.missing if is_settled else ()
     parts = []
+    if missing:
+        parts.append(
+            f"{len(missing)} catalogued tables are not at the source: {', '.join(missing)}."
+            " Next: ask who removed them, or take them out of the catalog"
+        )
     if state.unmirrored:
         parts.append(
             f"{len(state.unmirrored)} tables are neither mirrored nor excluded:"
@@ -59,6 +68,7 @@ def look_at_source(spec: DatabaseSpec, source: Source, now: datetime) -> SourceV
         facts={
             "tables_unmirrored": len(state.unmirrored),
             "tables_altered": len(altered),
+            "tables_missing": len(missing),
             "refresh_state": state.reason if is_vendor else "live database",
             "source_refresh": state.instant if is_vendor else None,
         },

@@ -46,8 +46,8 @@ def health_checks(spec: DatabaseSpec) -> dg.AssetChecksDefinition:
             dg.AssetCheckSpec(
                 keys.CATALOG_CHECK,
                 asset=key,
-                description="Every table at the source is mirrored or excluded on purpose, and"
-                " none was altered alone since the refresh.",
+                description="Every table at the source is mirrored or excluded on purpose, every"
+                " catalogued one is there, and none was altered alone since the refresh.",
             ),
         ],
         pool=f"health_{spec.name}",

@@ -288,6 +288,25 @@ def test_the_vendor_may_drop_a_table_already_read(bench: Bench, interrupted) -> 
     assert bench.rows("t1_latest", "count(*)") == [(3,)]
 
 
+def test_a_table_missing_from_a_refresh_that_has_ended_fails_alone(bench: Bench) -> None:
+    _make(bench, "t", "u", "v")
+    spec = bench.catalog(["t", "u", "v"])
+    day = bench.day(spec)
+    bench.run("DROP TABLE u")
+    for report in bench.mirror_day(spec, day=day).values():  # it may still be on its way
+        assert isinstance(report.error, RefreshIncomplete)
+        assert not report.published
+
+    ended = timedelta(minutes=spec.entry.refresh.window_minutes)
+    reports = bench.mirror_day(spec, day=day, clock=lambda: datetime.now(UTC) + ended)
+    assert [name for name, report in reports.items() if report.published] == ["t", "v"]
+    error = reports["u"].error
+    assert isinstance(error, SourceFault)
+    assert not error.transient
+    assert "take it out of the catalog" in error.remedy
+    assert bench.rows("MIRROR_COMPLETENESS", "complete, missing_tables") == [(False, "u")]
+
+
 def test_the_vendor_may_drop_a_table_whose_reading_failed(
     bench: Bench, interrupted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from mirror_assets.mirroring import refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec, load
+from mirror_assets.mirroring.health import look_at_source
 from mirror_assets.mirroring.refresh import RefreshState
 from mirror_assets.mirroring.sources.base import TableState
 from mirror_assets.sample import elation
@@ -122,15 +123,42 @@ def test_a_straggler_within_the_pause_belongs_and_after_it_does_not(spec: Databa
     assert (found.instant, found.altered) == (_minutes(0), ("t19",))
 
 
-def test_a_missing_table_is_named_and_many_are_cut_short(spec: DatabaseSpec) -> None:
-    states = _states(_minutes(0))
-    del states["t3"]
-    found = _at(spec, states, _days(1))
-    assert found.instant is None
+def _without(*names: str) -> dict[str, TableState]:
+    return {name: state for name, state in _states(_minutes(0)).items() if name not in names}
+
+
+def test_a_missing_table_is_named_while_its_window_is_open(spec: DatabaseSpec) -> None:
+    found = _at(spec, _without("t3"), _minutes(69.9))
+    assert (found.instant, found.missing) == (None, ("t3",))
     assert found.reason.startswith("1 catalogued tables are not to be seen: t3;")
-    many = _at(spec, {}, _days(1)).reason
-    assert many.startswith("20 catalogued tables are not to be seen")
-    assert " ..;" in many
+    assert "69.9 minutes old; waiting until it is 70" in found.reason
+
+
+def test_what_is_missing_a_window_later_holds_nothing_up(spec: DatabaseSpec) -> None:
+    found = _at(spec, _without("t3"), _minutes(70))
+    assert (found.instant, found.reason, found.missing) == (_minutes(0), "complete", ("t3",))
+    late = _states(_minutes(0)) | _states(t3=_minutes(180))
+    found = _at(spec, late, _days(1))  # the instant stays, so that nothing is mirrored twice
+    assert (found.instant, found.altered, found.missing) == (_minutes(0), ("t3",), ())
+
+
+@pytest.mark.parametrize(("gone", "complete"), [(2, True), (3, False), (20, False)])
+def test_more_missing_tables_than_the_share_spares_are_no_refresh(
+    spec: DatabaseSpec, gone: int, complete: bool
+) -> None:
+    found = _at(spec, _without(*(f"t{number}" for number in range(gone))), _days(1))
+    assert (found.instant is not None) is complete
+    assert len(found.missing) == gone
+    if not complete:
+        assert found.reason.startswith(f"{gone} catalogued tables are not to be seen")
+    assert (" ..;" in found.reason) is (gone > 5)
+
+
+def test_missing_tables_are_not_new_ones(spec: DatabaseSpec) -> None:
+    states = _without("t18", "t19")
+    assert _at(spec, states, _days(1)).instant == _minutes(0)
+    half_new = states | _states(*[_days(-1)] * 2)
+    assert _at(spec, half_new, _days(1)).instant is None
 
 
 def test_unmirrored_tables_are_named_but_do_not_count(spec: DatabaseSpec) -> None:
@@ -202,3 +230,11 @@ def test_a_dropped_table_of_the_sample_is_missing_and_a_new_one_unmirrored(vendo
     found = _now(vendor, spec)
     assert (found.instant, found.unmirrored) == (None, ("brand_new",))
     assert found.reason.startswith("1 catalogued tables are not to be seen: bill;")
+
+    source, soon = vendor.source(spec), datetime.now(UTC)
+    later = soon + timedelta(minutes=spec.entry.refresh.window_minutes)
+    assert "bill" not in look_at_source(spec, source, soon).sentence
+    view = look_at_source(spec, source, later)
+    assert not view.catalog_complete
+    assert "1 catalogued tables are not at the source: bill." in view.sentence
+    assert view.refresh_instant is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import dagster as dg
@@ -11,7 +11,7 @@ import pytest
 
 from mirror_assets.mirroring import derived
 from mirror_assets.mirroring.retention import expire
-from mirror_assets.orchestration import upkeep
+from mirror_assets.orchestration import sensors, upkeep
 from mirror_assets.orchestration.dbt_manifest import Manifest
 from mirror_assets.orchestration.factory import build_definitions
 from mirror_assets.sample import elation
@@ -76,6 +76,30 @@ def test_a_half_finished_refresh_does_not_fire(
     requests, reason, _cursor = look(graph, None)
     assert requests == []
     assert "are not to be seen" in reason
+
+
+class _AWindowLater(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Any:
+        return datetime.now(tz) + timedelta(minutes=61)
+
+
+def test_a_refresh_without_one_table_fires_when_it_has_ended(
+    vendor: Bench, graph: dg.RepositoryDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor.run("DROP TABLE bill")
+    settle()
+    now = datetime.now(UTC)
+    for requests, reason in (look(graph, None)[:2], fall_back(graph, now)):
+        assert requests == []
+        assert "not to be seen: bill" in reason
+        assert "waiting" in reason
+    monkeypatch.setattr(sensors, "datetime", _AWindowLater)
+    (seen,), _reason, cursor = look(graph, None)
+    (missed,), _reason = fall_back(graph, now)
+    assert seen.run_key == missed.run_key  # whoever is second starts nothing
+    assert seen.partition_key == now.date().isoformat()
+    assert look(graph, cursor)[0] == []
 
 
 def test_a_refresh_mirrored_by_hand_does_not_fire(

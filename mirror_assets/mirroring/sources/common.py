@@ -47,7 +47,8 @@ def mirrored(
         raise SourceFault(
             "the source has no such table, or the login may not read it",
             where=where,
-            remedy="check the table's name in the catalog and GRANT SELECT on the schema",
+            remedy="check the table's name in the catalog and GRANT SELECT on the schema; take it"
+            " out of the catalog if it is gone for good",
         )
     named = {*table.exclude_columns, *table.masked_columns, *table.columns}
     unknown = named - {c.name for c in found}
