@@ -187,15 +187,15 @@ class Landing:
         return True
 
     @contextmanager
-    def open_part(self, manifest: Manifest, part: Part, *, fresh: bool = False) -> Iterator[Path]:
+    def open_part(self, manifest: Manifest, part: Part, *, known: bool = False) -> Iterator[Path]:
         """A local path of a part, verified against its checksum.
 
-        A local part that this process has just written, ``fresh``, is not read for that.
+        A local part that this process has just written or checked, ``known``, is not read for that.
         """
         path = f"{self.folder(manifest.database, manifest.stamp)}/{part.file}"
         with self._local(path, manifest.table) as local:
             with self.files.guard(manifest.table):
-                is_right = (self.local and fresh) or _sha256(local) == part.sha256
+                is_right = (self.local and known) or _sha256(local) == part.sha256
             if not is_right:
                 raise ExportCorrupt(
                     f"export file {part.file} does not match its manifest",

@@ -240,7 +240,7 @@ class MirrorRun:
                 manifest = self._export(table, snapshot, instant, loading)
             else:
                 staged.replayed = True
-                self._load_parts(table, manifest, loading)
+                self._load_parts(table, manifest, loading, checked=snapshot is not None)
             staged.seconds = monotonic() - began
             self._typist.submit(self._finish, staged, loading, manifest)
         except Exception as error:
@@ -325,7 +325,7 @@ class MirrorRun:
             )
 
         empty = draft(0, ())
-        writer.on_part = lambda part: self._submit_part(table, empty, loading, part, fresh=True)
+        writer.on_part = lambda part: self._submit_part(table, empty, loading, part, known=True)
         with self._reading(snapshot, writer):
             snapshot.check_unchanged(table)
             rows = snapshot.count(table)
@@ -368,17 +368,19 @@ class MirrorRun:
     # -- typing, in the typist's thread
 
     def _submit_part(
-        self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, *, fresh: bool
+        self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, *, known: bool
     ) -> None:
         def load() -> None:
-            with self._landing.open_part(manifest, part, fresh=fresh) as path:
+            with self._landing.open_part(manifest, part, known=known) as path:
                 self._load_part(table, manifest, loading, part, path)
 
         loading.futures.append(self._typist.submit(load))
 
-    def _load_parts(self, table: TableSpec, manifest: Manifest, loading: _Loading) -> None:
+    def _load_parts(
+        self, table: TableSpec, manifest: Manifest, loading: _Loading, *, checked: bool
+    ) -> None:
         for part in manifest.parts:
-            self._submit_part(table, manifest, loading, part, fresh=False)
+            self._submit_part(table, manifest, loading, part, known=checked)
 
     def _load_part(
         self, table: TableSpec, manifest: Manifest, loading: _Loading, part: Part, path: Path
