@@ -148,18 +148,18 @@ def lake() -> Section:
         ("", *taken),
         [[title, *(figures[key] for figures in taken.values())] for key, title in _ROWS],
         note="The old lake is a stand-in: three real days, the others as rows of the catalog."
-        " Writers take turns, a chunk's transaction each; copying and typing, which take longer,"
-        " go on meanwhile.",
+        " Writers take turns, a chunk's transaction each, because overlapping transactions of"
+        " DuckLake are run again (docs/adr/0001-lake-and-load.md): so they do wait for each other."
+        " Copying and typing, which take longer, go on meanwhile.",
         checks=[check for name, figures in taken.items() for check in _checks(name, figures)],
     )
 
 
 def _checks(name: str, figures: dict[str, Any]) -> Sequence[Check]:
-    others = (_RIVALS - 1) * figures["turn"]
     return (
         at_most(f"{name}: one more day after {DAYS} / first day, CPU", figures["grown"], 1.5),
         at_most(f"{name}: a latest view", figures["view"], 100, "ms"),
-        at_most(f"{name}: the longest wait / the others' turns", figures["waited"] / others, 1),
+        at_most(f"{name}: the longest wait for a turn, {_RIVALS} at once", figures["waited"], 0, "s"),
         at_most(f"{name}: chunks that failed when published at once", figures["failed"], 0),
     )
 

@@ -27,6 +27,7 @@ from mirror_assets.mirroring.storage import Storage, Upload
 
 STAMP = "%Y%m%d%H%M%S"
 PART_BYTES = 256 * 1024 * 1024
+_FIRST_PART = 32 * 1024 * 1024
 _MANIFEST = ".manifest.json"
 Isolation = Literal["one instant", "one refresh", "per table"]
 
@@ -265,8 +266,9 @@ class Landing:
 
 
 class ExportWriter:
-    """Writes one table's records into parts of about ``Landing.part_bytes``.
+    """Writes one table's records into parts of up to about ``Landing.part_bytes``.
 
+    The first parts are smaller, so that a table of one part's size is loaded while it is read.
     Calls ``on_part(part)`` whenever a part is closed, so that it can be loaded while the next one
     is written.
     """
@@ -291,7 +293,7 @@ class ExportWriter:
         self._rows += rows
         self._bytes += len(data)
         self._longest = max(self._longest, longest)
-        if self._bytes >= self._landing.part_bytes:
+        if self._bytes >= min(self._landing.part_bytes, _FIRST_PART << len(self.parts)):
             self.close_part()
 
     def close_part(self) -> None:

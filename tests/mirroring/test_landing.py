@@ -83,6 +83,15 @@ def export(
     return manifest
 
 
+def test_the_first_parts_are_smaller_so_that_their_load_begins_early(tmp_path: Path) -> None:
+    writer = Landing(str(tmp_path), tmp_path / "scratch").writer("clinic", "patient", STAMP)
+    for _time in range(10):
+        writer.write(b"x" * (16 << 20), 1, 16 << 20)
+    writer.close_part()
+
+    assert [part.bytes >> 20 for part in writer.parts] == [32, 64, 64]
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_parts_come_back_as_they_were_written(landing: Landing, compression: str) -> None:
     manifest = export(landing, compression=compression)

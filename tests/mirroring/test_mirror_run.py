@@ -510,7 +510,7 @@ def test_tables_may_be_asked_for_in_any_order_and_a_run_may_be_left_early(bench:
         (last,) = run.publish([spec.table("t_049")])
         assert last.published
     assert bench.rows("MIRROR_METADATA", "TABLE_NAME") == [("t_049",)]
-    assert len(list((bench.root / "lake").rglob("*.parquet"))) == 1
+    assert len(list((bench.root / "lake").rglob("_PARTITIONDATE=*/*/*.parquet"))) == 1
     assert not list(scratch.iterdir())
 
 

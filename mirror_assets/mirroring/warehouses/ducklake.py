@@ -105,8 +105,11 @@ class DuckLakeWarehouse:
 
     def commit(self, body: Callable[[DuckLakeTransaction], T]) -> T:
         """Run a body as one transaction; on a conflict, run it again from the start."""
-        with self._mutex, _own_faults(self._drop_writer), self._turn():
-            outcome: T = _until_clear()(self._attempt, body)
+        with self._mutex, _own_faults(self._drop_writer):
+            if self._writer is None and self._catalog.exists():
+                self._open_writer()  # which takes longer than a turn
+            with self._turn():
+                outcome: T = _until_clear()(self._attempt, body)
             return outcome
 
     def _attempt(self, body: Callable[[DuckLakeTransaction], T]) -> T:

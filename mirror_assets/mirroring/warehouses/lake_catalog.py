@@ -133,7 +133,11 @@ class SqliteCatalog:
         return ("BUSY_TIMEOUT 10000",)
 
     def exists(self) -> bool:
-        return self._path.exists()
+        if not self._path.exists():
+            return False
+        with closing(sqlite3.connect(self._path, timeout=10)) as connection:
+            found = "SELECT count(*) FROM sqlite_master WHERE name = 'ducklake_snapshot'"
+            return bool(connection.execute(found).fetchone()[0])
 
     def prepare(self) -> None:
         """Create the file in WAL mode: readers then never stop a writer."""
