@@ -267,6 +267,88 @@ def test_older_partitions_stay_proven_when_the_table_follows_its_source(bench: B
     assert proof.faults == ["column note holds 1 values that are not in the source's columns"]
 
 
+@pytest.mark.parametrize("change_of", ["name", "type"])
+def test_older_days_stay_proven_when_a_column_changes(bench: Bench, change_of: str) -> None:
+    bench.run("CREATE TABLE t (id int PRIMARY KEY, opt int)", "INSERT INTO t VALUES (1, 2)")
+    spec = bench.catalog(["t"], breaking_drift="deprecate")
+    monday = datetime(2026, 3, 9, 4, tzinfo=UTC)
+    bench.mirror_day(spec, source=bench.as_of(spec, monday))
+    changed = {"name": "CHANGE opt Opt int", "type": "MODIFY opt varchar(9)"}
+    bench.run(f"ALTER TABLE t {changed[change_of]}", "INSERT INTO t VALUES (2, 3)")
+    tuesday = bench.as_of(spec, monday + timedelta(days=1))
+    drift = bench.mirror_day(spec, source=tuesday)["t"].drift
+    held = "t_depr_1" if change_of == "type" else "t"
+    assert ("t_depr_1" in drift) == (held == "t_depr_1")
+
+    for day in (monday, monday + timedelta(days=1)):
+        for against in ("export", "digests"):
+            proof = prove(bench, spec, day=day.date(), against=against)["t"]  # type: ignore[arg-type]
+            assert (proof.against, proof.faults) == (against, [])
+            assert proof.held_rows == (1 if day == monday else 2)
+
+    change(bench, f"UPDATE clinic_mirror.{held} SET opt = 9 WHERE _PARTITIONDATE = '2026-03-09'")
+    proof = prove(bench, spec, day=monday.date(), against="export")["t"]
+    assert [(row.key, row.columns) for row in proof.named] == [('{"id": "1"}', ("opt",))]
+
+
+def test_a_day_that_was_published_again_is_proven_where_it_was_published_last(
+    bench: Bench,
+) -> None:
+    bench.run("CREATE TABLE t (id int PRIMARY KEY, opt int)", "INSERT INTO t VALUES (1, 2)")
+    spec = bench.catalog(["t"], breaking_drift="deprecate")
+    monday = datetime(2026, 3, 9, 4, tzinfo=UTC)
+    bench.mirror_day(spec, source=bench.as_of(spec, monday))
+    bench.run("ALTER TABLE t MODIFY opt varchar(9)", "INSERT INTO t VALUES (2, 3)")
+    later = bench.as_of(spec, monday + timedelta(hours=1))
+    assert "t_depr_1" in bench.mirror_day(spec, source=later)["t"].drift
+
+    proof = prove(bench, spec, day=monday.date(), against="export")["t"]
+    assert (proof.faults, proof.held_rows) == ([], 2)
+
+
+#: By type: a value, another, and that other in the lake's SQL.
+_TYPED = {
+    "boolean": (True, False, "FALSE"),
+    "bigint": (2**62, 2**62 + 1, f"{2**62 + 1}"),
+    "bytes": (b"\x00\xff", b"\x00\xfe", "'\\x00\\xFE'::BLOB"),
+    "date": ("2020-02-29", "2020-03-01", "DATE '2020-03-01'"),
+    "datetime": (
+        *("2020-02-29 10:00:00.000001", "2020-02-29 10:00:00.000002"),
+        "TIMESTAMP '2020-02-29 10:00:00.000002'",
+    ),
+    "instant": (
+        *("2020-02-29 10:00:00.999999", "2020-02-29 10:00:01"),
+        "TIMESTAMP WITH TIME ZONE '2020-02-29 10:00:01+00:00'",
+    ),
+}
+
+
+@pytest.mark.parametrize("side", ["source", "warehouse"])
+def test_one_changed_cell_of_each_type_is_found(any_bench: KindBench, side: str) -> None:
+    words = (any_bench.words.get(word, word) for word in _TYPED)
+    declared = ", ".join(f"c{i} {word}" for i, word in enumerate(words))
+    any_bench.run(f"CREATE TABLE t (id bigint PRIMARY KEY, {declared})")
+    cells = [value for value, _other, _sql in _TYPED.values()]
+    rows = [[number, *cells] for number in range(len(_TYPED) + 1)]
+    any_bench.insert("t", *rows)
+    spec = any_bench.catalog(["t"], tinyint1="boolean")
+    any_bench.mirror_day(spec)
+    assert prove(any_bench, spec, against="source")["t"].faults == []
+
+    for i, (_value, other, new) in enumerate(_TYPED.values()):
+        rows[i][i + 1] = other
+        if side == "warehouse":
+            change(any_bench, f"UPDATE clinic_mirror.t SET c{i} = {new} WHERE id = {i}")
+    if side == "source":
+        any_bench.run("DELETE FROM t")
+        any_bench.insert("t", *rows)
+    for against in ("source", "export") if side == "warehouse" else ("source",):
+        named = prove(any_bench, spec, against=against)["t"].named  # type: ignore[arg-type]
+        assert sorted((row.key, row.how, row.columns) for row in named) == [
+            (f'{{"id": "{i}"}}', "changed", (f"c{i}",)) for i in range(len(_TYPED))
+        ]
+
+
 def test_masked_and_excluded_columns_are_proven_as_they_left_the_source(
     any_bench: KindBench,
 ) -> None:

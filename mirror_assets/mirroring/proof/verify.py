@@ -27,7 +27,7 @@ from mirror_assets.mirroring.proof.engines import ENGINES, can_ask
 from mirror_assets.mirroring.proof.export import ExportSide
 from mirror_assets.mirroring.proof.sides import Side, SqlSide
 from mirror_assets.mirroring.proof.streamed import Streamed
-from mirror_assets.mirroring.schema import TableSchema
+from mirror_assets.mirroring.schema import TableSchema, fold
 from mirror_assets.mirroring.sources.base import Snapshot, Source
 from mirror_assets.mirroring.typed import digest_statement
 from mirror_assets.mirroring.warehouses.base import Warehouse
@@ -75,6 +75,14 @@ class _Published:
         return found
 
 
+@dataclass(frozen=True)
+class _Held:
+    """The warehouse table that holds a day of a mirrored table."""
+
+    name: str
+    schema: TableSchema
+
+
 class Verifier:
     """Proves tables of one database for one partition.
 
@@ -119,7 +127,7 @@ class Verifier:
                 f"{self._partition} was never published", remedy="materialize the partition"
             )
         proof.rejected = published.row["rejected_rows"]
-        held = self._held(table)
+        held = self._held(table, published)
         if self._holds(table, published):
             self._against_source(table, published, held, proof)
         elif (manifest := self._export(table, published)) is not None:
@@ -127,17 +135,35 @@ class Verifier:
         else:
             self._against_digests(table, published, held, proof)
 
-    def _held(self, table: TableSpec) -> TableSchema:
-        """The warehouse table's columns."""
-        found = self._schemas.get(self._spec.storage_name(table.name))
+    def _held(self, table: TableSpec, published: _Published) -> _Held:
+        """The table that holds the day: the current one, or one that was set aside since."""
+        current = self._spec.storage_name(table.name)
+        names = [current, *self._set_aside(current)]
+        if len(names) > 1 and published.row["loaded_rows"]:
+            names = [name for name in names if self._has_day(name)] or names
+        found = self._schemas.get(names[0])
         if isinstance(found, MirrorError):
             raise found
         if found is None:
             raise ProofImpossible(
-                "the warehouse has no such table",
-                remedy="look for its history in <table>_depr_<n>, or materialize the partition",
+                "the warehouse has no such table", remedy="materialize the partition"
             )
-        return found
+        return _Held(names[0], found)
+
+    def _set_aside(self, current: str) -> list[str]:
+        """The tables that hold older history, the newest first."""
+        stem = fold(f"{current}_depr_")
+        numbers = {
+            name: int(number)
+            for name in self._schemas
+            if fold(name).startswith(stem) and (number := fold(name)[len(stem) :]).isdigit()
+        }
+        return sorted(numbers, key=numbers.__getitem__, reverse=True)
+
+    def _has_day(self, name: str) -> bool:
+        if name not in self._schemas:
+            return False
+        return bool(self._ask(f"SELECT 1 FROM {self._relation(name)} LIMIT 1"))
 
     # -- the reference
 
@@ -192,13 +218,13 @@ class Verifier:
         return None
 
     def _against_source(
-        self, table: TableSpec, published: _Published, held: TableSchema, proof: TableProof
+        self, table: TableSpec, published: _Published, held: _Held, proof: TableProof
     ) -> None:
         assert not isinstance(self._snapshot, MirrorError)
         snapshot = self._snapshot
         proof.against = "source"
         schema = snapshot.schema(table)
-        cells = self._cells(schema, table, held)
+        cells = self._cells(schema, table, held.schema)
         engine = ENGINES[self._spec.entry.kind]
         reference = SqlSide(engine, snapshot.relation(table), cells, schema.key, snapshot.ask)
         try:
@@ -210,12 +236,12 @@ class Verifier:
         self,
         table: TableSpec,
         published: _Published,
-        held: TableSchema,
+        held: _Held,
         manifest: Manifest,
         proof: TableProof,
     ) -> None:
         proof.against = "export"
-        key, cells = manifest.schema.key, self._cells(manifest.schema, table, held)
+        key, cells = manifest.schema.key, self._cells(manifest.schema, table, held.schema)
         reference = ExportSide(self._landing, manifest, cells, key)
         self._compare(table, published, held, proof, reference, key, cells)
 
@@ -225,43 +251,44 @@ class Verifier:
         self,
         table: TableSpec,
         published: _Published,
-        held: TableSchema,
+        held: _Held,
         proof: TableProof,
         reference: Side,
         key: Sequence[str],
         cells: Sequence[Cell],
     ) -> None:
-        relation, ask = self._held_rows(table, held)
+        relation, ask = self._held_rows(held)
         mine = SqlSide(ENGINES["duckdb"], relation, cells, key, ask)
         dates = {cell.name for cell in cells if cell.first is not None}
         nulled = {name: n for name, n in published.nulled.items() if name not in dates}
-        account = Account(proof.rejected, self._reject_keys(table, published), nulled)
+        listed = self._reject_keys(table, published) if key else ()
+        account = Account(proof.rejected, listed, nulled)
         names = [cell.name for cell in cells]
         outcome = compare(reference, mine, names, key, account)
         proof.reference_rows, proof.held_rows = outcome.reference_rows, outcome.held_rows
         proof.faults.extend(outcome.faults)
         proof.named.extend(outcome.named)
-        proof.faults.extend(self._strangers(table, held, names))
+        proof.faults.extend(self._strangers(held, names))
 
     def _cells(self, schema: TableSchema, table: TableSpec, held: TableSchema) -> list[Cell]:
-        types = {column.name: column.type for column in held.columns}
-        lost = [c.name for c in schema.columns if warehouse_name(c.name) not in types]
+        types = {fold(column.name): column.type for column in held.columns}
+        lost = [name for name in schema.names if fold(warehouse_name(name)) not in types]
         if lost:
             raise ProofImpossible(
                 f"the warehouse table has no column {lost[0]!r}",
                 remedy="the schema has changed since: see `mirror discover --check`",
             )
-        known = {name: types[warehouse_name(name)] for name in schema.names}
+        known = {name: types[fold(warehouse_name(name))] for name in schema.names}
         return cells_of(schema.columns, table, known)
 
-    def _strangers(self, table: TableSpec, held: TableSchema, names: Sequence[str]) -> list[str]:
+    def _strangers(self, held: _Held, names: Sequence[str]) -> list[str]:
         """Columns that only the warehouse has must be empty in this partition."""
-        mine = {warehouse_name(name) for name in names}
-        others = [name for name in held.names if name not in mine]
+        mine = {fold(warehouse_name(name)) for name in names}
+        others = [name for name in held.schema.names if fold(name) not in mine]
         if not others:
             return []
         counts = ", ".join(f"count({sql(name)})" for name in others)
-        (row,) = self._ask(f"SELECT {counts} FROM {self._relation(table)}")
+        (row,) = self._ask(f"SELECT {counts} FROM {self._relation(held.name)}")
         return [
             f"column {name} holds {count} values that are not in the source's columns"
             for name, count in zip(others, row, strict=True)
@@ -269,7 +296,7 @@ class Verifier:
         ]
 
     def _against_digests(
-        self, table: TableSpec, published: _Published, held: TableSchema, proof: TableProof
+        self, table: TableSpec, published: _Published, held: _Held, proof: TableProof
     ) -> None:
         """Whether the partition is still what was published; its rows are not compared."""
         recorded = json.loads(published.row["digests"] or "{}")
@@ -282,8 +309,8 @@ class Verifier:
                 remedy="prove partitions before the release of DuckDB changes",
             )
         proof.against = "digests"
-        self._cells(declared, table, held)
-        relation, ask = self._held_rows(table, held)
+        self._cells(declared, table, held.schema)
+        relation, ask = self._held_rows(held)
         (row,) = ask(digest_statement(declared, relation))
         rows, *values = (int(value) for value in row)
         proof.reference_rows = published.row["loaded_rows"] + proof.rejected
@@ -299,19 +326,19 @@ class Verifier:
 
     # -- the warehouse
 
-    def _held_rows(self, table: TableSpec, held: TableSchema) -> tuple[str, Ask]:
+    def _held_rows(self, held: _Held) -> tuple[str, Ask]:
         """A relation of the partition's rows, and who answers statements of DuckDB's over it."""
-        relation = self._relation(table)
+        relation = self._relation(held.name)
         if self._warehouse.dialect == "duckdb":
             return relation, self._ask
-        streamed = Streamed(self._warehouse, relation, held)
+        streamed = Streamed(self._warehouse, relation, held.schema)
         return streamed.relation, streamed.ask
 
     def _ask(self, statement: str) -> list[tuple[Any, ...]]:
         return self._warehouse.query(statement).rows
 
-    def _relation(self, table: TableSpec) -> str:
-        path = f"{sql(self._spec.dataset)}.{sql(self._spec.storage_name(table.name))}"
+    def _relation(self, name: str) -> str:
+        path = f"{sql(self._spec.dataset)}.{sql(name)}"
         day = f"{PARTITION_COLUMN} = DATE '{self._partition}'"
         return f"(SELECT * FROM {path} WHERE {day}) AS partition_rows"
 
