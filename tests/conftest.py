@@ -63,7 +63,10 @@ _numbers = itertools.count(1)
 _ONE_OF_TWO: dict[str, tuple[tuple[str, str], set[str]]] = {
     "any_bench": (
         KINDS,
-        {"test_drift", "test_verify", "test_misfits", "test_discover", "test_policies_and_time"},
+        {
+            *("test_drift", "test_verify", "test_proof_account", "test_misfits", "test_discover"),
+            "test_policies_and_time",
+        },
     ),
     "lake_catalogs": (CATALOGS, {"test_ducklake", "test_ducklake_torture"}),
 }

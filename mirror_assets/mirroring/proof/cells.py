@@ -62,6 +62,11 @@ def _cell(column: Column, table: TableSpec, logical: LogicalType) -> Cell:
     return replace(cell, nulls_zero=table.zero_dates == "null")
 
 
+def tells_apart(key: Sequence[Cell]) -> bool:
+    """Whether a key can identify rows. Masked values are all alike."""
+    return bool(key) and not any(cell.masked for cell in key)
+
+
 def hash_of(form: bytes) -> int:
     """The hash of a form that is not NULL."""
     return int(hashlib.md5(form, usedforsecurity=False).hexdigest()[:15], 16)

@@ -1,22 +1,28 @@
 """Compare the two sides of a proof, and name what differs.
 
 First the totals. Where they differ, the buckets of keys that differ, then the rows in those, then
-the cells of rows that are on both sides: a few rows travel, whatever the table's size.
+the cells of rows that may be one row changed: few rows travel, whatever the table's size.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
-from mirror_assets.mirroring.proof.sides import Row, Side
+from mirror_assets.mirroring.proof.cells import row_hash
+from mirror_assets.mirroring.proof.sides import Buckets, Hashes, Side
 
-#: Buckets whose rows are fetched, at most: about a third of all.
+T = TypeVar("T")
+
+#: Buckets with differences beyond the account that are looked at, at most: about a third of all.
 MAX_BUCKETS = 20_000
-#: Rows whose cells are compared, at most.
+#: Rows that are held at once, of either side, and cells.
+MAX_ROWS = 250_000
+MAX_CELLS = 500_000
+#: Changed rows that are named, at most.
 MAX_CHANGED = 10_000
 
 
@@ -31,6 +37,11 @@ class Account:
     rejected: int = 0
     keys: tuple[str, ...] = ()
     nulled: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def differences(self) -> int:
+        """Rows of either side that may differ, at most."""
+        return self.rejected + 2 * sum(self.nulled.values())
 
 
 @dataclass(frozen=True)
@@ -65,77 +76,149 @@ def compare(
         )
     if before == after:
         return outcome
-    buckets = _differing(reference.buckets(), held.buckets())
-    if len(buckets) > MAX_BUCKETS:
+    there, here = reference.buckets(), held.buckets()
+    buckets = sorted(b for b in there.keys() | here.keys() if there.get(b) != here.get(b))
+    is_whole = len(buckets) <= MAX_BUCKETS + account.differences
+    if not is_whole:
         outcome.faults.append("more rows differ than can be looked at one by one")
         buckets = buckets[: MAX_BUCKETS // 10]
-    _Rows(reference, held, columns, key, account).explain(buckets, outcome)
+    differences = _Differences(reference, held, columns, key)
+    for part in _parts(buckets, there, here):
+        differences.look_at(part)
+    if is_whole and differences.row_sum != before.row_sum - after.row_sum:
+        outcome.faults.append("the sums differ, although no single row does; prove it again")
+    differences.explain(account, outcome, is_whole=is_whole)
     unequal = [name for name in columns if before.columns[name] != after.columns[name]]
     if outcome.named and unequal:
         outcome.faults.append(f"columns with differences: {', '.join(unequal)}")
-    if not outcome.faults and not account.rejected and not account.nulled:
-        outcome.faults.append("the sums differ, although no single row does; prove it again")
     return outcome
 
 
-def _differing(before: dict[int, tuple[int, int]], after: dict[int, tuple[int, int]]) -> list[int]:
-    return sorted(b for b in before.keys() | after.keys() if before.get(b) != after.get(b))
+def _parts(buckets: Sequence[int], there: Buckets, here: Buckets) -> Iterator[list[int]]:
+    """The buckets, so many at a time as hold MAX_ROWS rows."""
+    part: list[int] = []
+    rows = 0
+    for bucket in buckets:
+        here_rows, there_rows = (side.get(bucket, (0, 0))[0] for side in (here, there))
+        rows += max(here_rows, there_rows)
+        if part and rows > MAX_ROWS:
+            yield part
+            part, rows = [], max(here_rows, there_rows)
+        part.append(bucket)
+    if part:
+        yield part
 
 
-class _Rows:
-    """The rows of some buckets on both sides."""
+class _Differences:
+    """Rows, by their hashes, that only the reference has (``gone``) or the warehouse (``come``)."""
 
     def __init__(
-        self,
-        reference: Side,
-        held: Side,
-        columns: Sequence[str],
-        key: Sequence[str],
-        account: Account,
+        self, reference: Side, held: Side, columns: Sequence[str], key: Sequence[str]
     ) -> None:
         self._reference = reference
         self._held = held
         self._columns = columns
         self._key = key
-        self._account = account
-        self._texts: dict[int, str] = {}
+        self._gone: Counter[int] = Counter()
+        self._come: Counter[int] = Counter()
+        self._keys: dict[int, int] = {}  # of a row
+        self._texts: dict[int, str] = {}  # of a key
 
-    def explain(self, buckets: Sequence[int], outcome: Comparison) -> None:
-        """Add the rows that differ without being accounted for."""
-        there = self._by_key(self._reference.rows(buckets))
-        here = self._by_key(self._held.rows(buckets))
-        missing: Counter[int] = Counter()
-        unexpected: Counter[int] = Counter()
-        changed = []
-        for key in there.keys() | here.keys():
-            gone, come = there[key] - here[key], here[key] - there[key]
-            both = min(gone.total(), come.total()) if self._key else 0
-            if both:
-                changed.append(key)
-            missing[key] += gone.total() - both
-            unexpected[key] += come.total() - both
-        self._account_missing(+missing, outcome)
-        self._name(+unexpected, "unexpected", "rows only in the warehouse", outcome)
-        self._explain_changed(sorted(changed), outcome)
+    @property
+    def row_sum(self) -> int:
+        """By how much the differences make the reference's sum of row hashes exceed the other's."""
+        gone, come = (sum(r * n for r, n in rows.items()) for rows in (self._gone, self._come))
+        return gone - come
 
-    def _by_key(self, rows: Iterable[Row]) -> dict[int, Counter[int]]:
-        found: dict[int, Counter[int]] = defaultdict(Counter)
-        for row in rows:
-            found[row.key][row.row] += 1
-            shown = dict(zip(self._key, row.key_texts, strict=True))
-            self._texts[row.key] = json.dumps(shown, ensure_ascii=False) if shown else ""
+    def look_at(self, buckets: Sequence[int]) -> None:
+        """Find the rows of some buckets that differ."""
+        surplus: Counter[int] = Counter()
+        keys: dict[int, int] = {}
+        texts: dict[int, tuple[str | None, ...]] = {}
+        # the reference last: rejects are listed by its texts
+        for side, count in ((self._held, -1), (self._reference, 1)):
+            for row in side.rows(buckets):
+                surplus[row.row] += count
+                keys[row.row] = row.key
+                texts[row.key] = row.key_texts
+        for found, count in surplus.items():
+            if not count:
+                continue
+            (self._gone if count > 0 else self._come)[found] = abs(count)
+            key = self._keys[found] = keys[found]
+            shown = dict(zip(self._key, texts[key], strict=True))
+            self._texts[key] = json.dumps(shown, ensure_ascii=False) if shown else ""
+
+    def explain(self, account: Account, outcome: Comparison, *, is_whole: bool) -> None:
+        """Tell which rows differ without being accounted for."""
+        if account.nulled:
+            self._account_nulled(account, outcome)
+        changed = list(self._take_changed())
+        self._account_rejected(account, outcome, is_whole=is_whole)
+        self._name(self._come, "unexpected", "rows only in the warehouse", outcome)
+        self._name_changed(changed, outcome)
+
+    def _account_nulled(self, account: Account, outcome: Comparison) -> None:
+        """Take out rows that differ by values alone that a policy may have made NULL."""
+        places = [self._columns.index(name) for name in account.nulled if name in self._columns]
+        gone = self._readings(self._reference, self._gone, places)
+        come = self._readings(self._held, self._come, places)
+        nulled: Counter[str] = Counter()
+        for before, after in _paired(_counted(gone, self._gone), _counted(come, self._come)):
+            self._gone[gone[before]] -= 1
+            self._come[come[after]] -= 1
+            lost = zip(places, before[1:], after[1:], strict=True)
+            nulled.update(self._columns[i] for i, a, b in lost if a is not None and b is None)
+        self._gone, self._come = +self._gone, +self._come
+        outcome.faults.extend(
+            f"{count} values of {name} are NULL, {account.nulled[name]} by policy"
+            for name, count in nulled.items()
+            if count > account.nulled[name]
+        )
+
+    def _readings(
+        self, side: Side, rows: Iterable[int], places: Sequence[int]
+    ) -> dict[Hashes, int]:
+        """Rows by one hash of all cells but those at ``places``, then the hashes of those."""
+        others = [i for i in range(len(self._columns)) if i not in places]
+        return {
+            (row_hash([cells[i] for i in others]), *(cells[i] for i in places)): row
+            for row, cells in self._cells(side, rows)
+        }
+
+    def _cells(self, side: Side, rows: Iterable[int]) -> Iterator[tuple[int, Hashes]]:
+        for some in _few(sorted(rows), self._columns):
+            yield from side.cell_hashes(some).items()
+
+    def _take_changed(self) -> Iterator[tuple[int, int]]:
+        """Take out pairs of rows with one key. Keys may be shared where a catalog declares them."""
+        gone, come = self._by_key(self._gone), self._by_key(self._come)
+        for key in sorted(gone.keys() & come.keys()):
+            for before, after in zip(gone[key], come[key], strict=False):
+                self._gone[before] -= 1
+                self._come[after] -= 1
+                yield before, after
+
+    def _by_key(self, rows: Counter[int]) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = defaultdict(list)
+        for row in sorted(rows.elements()):
+            found[self._keys[row]].append(row)
         return found
 
-    def _account_missing(self, missing: Counter[int], outcome: Comparison) -> None:
+    def _account_rejected(self, account: Account, outcome: Comparison, *, is_whole: bool) -> None:
         """Rejected rows are missing on purpose: those listed by key, and as many as are not."""
-        listed = set(self._account.keys)
-        present = listed - {self._texts[key] for key in missing}
-        if present and self._key:
-            outcome.faults.append(f"{len(present)} rows listed as rejected are not missing")
-        unlisted = Counter({k: n for k, n in missing.items() if self._texts[k] not in listed})
-        if unlisted.total() <= self._account.rejected - len(self._account.keys):
-            return
-        self._name(unlisted, "missing", "rows missing in the warehouse", outcome)
+        listed = Counter(account.keys)
+        unlisted: Counter[int] = Counter()
+        for row in self._gone.elements():
+            text = self._texts[self._keys[row]]
+            if listed[text] > 0:
+                listed[text] -= 1
+            else:
+                unlisted[row] += 1
+        if (present := (+listed).total()) and is_whole:
+            outcome.faults.append(f"{present} rows listed as rejected are not missing")
+        if unlisted.total() > account.rejected - len(account.keys):
+            self._name(unlisted, "missing", "rows missing in the warehouse", outcome)
 
     def _name(
         self,
@@ -144,32 +227,54 @@ class _Rows:
         what: str,
         outcome: Comparison,
     ) -> None:
-        if rows:
-            outcome.faults.append(f"{rows.total()} {what}")
-            outcome.named.extend(Named(self._texts[key], how) for key in rows)
+        if found := +rows:
+            outcome.faults.append(f"{found.total()} {what}")
+            outcome.named.extend(Named(self._texts[self._keys[row]], how) for row in found)
 
-    def _explain_changed(self, keys: Sequence[int], outcome: Comparison) -> None:
-        if not keys:
+    def _name_changed(self, changed: Sequence[tuple[int, int]], outcome: Comparison) -> None:
+        if not changed:
             return
-        if len(keys) > MAX_CHANGED:
-            outcome.faults.append(f"{len(keys)} rows changed")
+        outcome.faults.append(f"{len(changed)} rows changed")
+        if len(changed) > MAX_CHANGED:
             return
-        there, here = self._reference.cell_hashes(keys), self._held.cell_hashes(keys)
-        named: list[Named] = []
-        nulled: Counter[str] = Counter()
-        for key in keys:
-            pairs = list(zip(self._columns, there[key], here[key], strict=True))
-            unequal = [name for name, a, b in pairs if a != b]
-            lost = {name for name, a, b in pairs if a is not None and b is None}
-            if lost.issuperset(unequal) and lost <= self._account.nulled.keys():
-                nulled.update(unequal)
-            else:
-                named.append(Named(self._texts[key], "changed", tuple(unequal)))
-        outcome.faults.extend(
-            f"{count} values of {name} are NULL, {self._account.nulled[name]} by policy"
-            for name, count in nulled.items()
-            if count > self._account.nulled[name]
-        )
-        if named:
-            outcome.faults.append(f"{len(named)} rows changed")
-            outcome.named.extend(named)
+        for some in _few(changed, self._columns):
+            there = self._reference.cell_hashes([before for before, _after in some])
+            here = self._held.cell_hashes([after for _before, after in some])
+            for before, after in some:
+                cells = zip(self._columns, there[before], here[after], strict=True)
+                unequal = tuple(name for name, a, b in cells if a != b)
+                outcome.named.append(Named(self._texts[self._keys[before]], "changed", unequal))
+
+
+def _few(rows: Sequence[T], columns: Sequence[str]) -> Iterator[Sequence[T]]:
+    """The rows, so many at a time as have MAX_CELLS cells."""
+    step = max(1, MAX_CELLS // len(columns))
+    return (rows[start : start + step] for start in range(0, len(rows), step))
+
+
+def _counted(rows: Mapping[Hashes, int], counts: Counter[int]) -> Counter[Hashes]:
+    return Counter({cells: counts[row] for cells, row in rows.items()})
+
+
+def _paired(gone: Counter[Hashes], come: Counter[Hashes]) -> Iterator[tuple[Hashes, Hashes]]:
+    """Each row of ``come`` with a row of ``gone`` that it is but for NULLs, where there is one."""
+    found: dict[tuple[int, ...], dict[Hashes, list[Hashes]]] = {}
+    left = gone.copy()
+    for after in sorted(come.elements(), key=lambda cells: cells.count(None)):
+        nulls = tuple(i for i, cell in enumerate(after) if cell is None)
+        if nulls not in found:
+            found[nulls] = _without(gone, nulls)
+        candidates = found[nulls].get(after, [])
+        while candidates and not left[candidates[-1]]:
+            candidates.pop()
+        if candidates:
+            left[candidates[-1]] -= 1
+            yield candidates[-1], after
+
+
+def _without(rows: Iterable[Hashes], nulls: Sequence[int]) -> dict[Hashes, list[Hashes]]:
+    """Rows by what they are with NULL at some places."""
+    found: dict[Hashes, list[Hashes]] = defaultdict(list)
+    for cells in rows:
+        found[tuple(None if i in nulls else cell for i, cell in enumerate(cells))].append(cells)
+    return found

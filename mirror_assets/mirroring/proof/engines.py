@@ -27,7 +27,7 @@ class Engine(Protocol):
 
     def hash(self, form: str) -> str: ...
     def text(self, cell: Cell) -> str:
-        """SQL for a cell of a key as a person knows it."""
+        """SQL for a cell of a key as the export tells it, by which rejects are listed."""
 
     def joined(self, hashes: Sequence[str]) -> str:
         """SQL for hashes as one text, ``:`` between them, ``~`` for NULL."""
@@ -48,8 +48,14 @@ class MySQL:
 
     def text(self, cell: Cell) -> str:
         q = self.quote(cell.name)
+        if cell.masked:
+            return self.form(cell)
         if cell.column.encoding == "hex":
             return f"LOWER(HEX({q}))"
+        if cell.column.word == "bit":
+            return f"CAST({q} AS UNSIGNED)"
+        if cell.column.word == "float":
+            return f"CONVERT({q} + 0e0 USING utf8mb4)"
         text = f"CONVERT({q} USING utf8mb4)"
         return f"CONCAT({text}, '+00')" if cell.column.type.kind == "TIMESTAMP" else text
 
@@ -102,7 +108,11 @@ class PostgreSQL:
 
     def text(self, cell: Cell) -> str:
         q = self.quote(cell.name)
-        return f"encode({q}, 'hex')" if cell.column.encoding == "hex" else f"concat({q})"
+        if cell.masked:
+            return self.form(cell)
+        if cell.column.encoding == "hex":
+            return f"encode({q}, 'hex')"
+        return f"concat({q}::float8)" if cell.column.word == "real" else f"concat({q})"
 
     def form(self, cell: Cell) -> str:
         q = self.quote(cell.name)

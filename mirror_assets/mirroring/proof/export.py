@@ -6,22 +6,32 @@ Neither the exporters nor the typed load have a part in it.
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, DecimalException
 from pathlib import Path
 from typing import Any
 
 from mirror_assets.mirroring.landing import Landing, Manifest
-from mirror_assets.mirroring.proof.cells import Cell, hash_of, row_hash
-from mirror_assets.mirroring.proof.sides import BUCKETS, Row, Totals
+from mirror_assets.mirroring.proof.cells import Cell, hash_of, row_hash, tells_apart
+from mirror_assets.mirroring.proof.sides import BUCKETS, Buckets, Hashes, Row, Totals
 
 _EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
 _EPOCH = datetime(1970, 1, 1)
 _BLOCK = 8 << 20
 _Form = Callable[[bytes], bytes | None]
+_DAY = rb"\d{4}-\d\d-\d\d"
+_SECONDS = rb":\d\d(\.\d{1,6}0*)?"
+_MINUTES = rb"[ T]\d\d:\d\d"
+_OFFSET = rb"(Z|[+-](0\d|1[0-5])(:?[0-5]\d)?)"
+_WRITTEN = {
+    "DATE": re.compile(_DAY),
+    "DATETIME": re.compile(_DAY + _MINUTES + b"(" + _SECONDS + b")?"),
+    "TIMESTAMP": re.compile(_DAY + _MINUTES + _SECONDS + _OFFSET),
+}
 
 
 class ExportSide:
@@ -35,6 +45,7 @@ class ExportSide:
         self._forms = [_form_of(cell) for cell in cells]
         self._names = [cell.name for cell in cells]
         self._key = [self._names.index(name) for name in key]
+        self._is_keyed = tells_apart([cells[i] for i in self._key])
 
     def totals(self) -> Totals:
         rows = row_sum = 0
@@ -50,7 +61,7 @@ class ExportSide:
         columns = dict(zip(self._names, zip(present, sums, strict=True), strict=True))
         return Totals(rows, row_sum, columns)
 
-    def buckets(self) -> dict[int, tuple[int, int]]:
+    def buckets(self) -> Buckets:
         counts: Counter[int] = Counter()
         sums: Counter[int] = Counter()
         for hashes, _record in self._rows():
@@ -66,16 +77,16 @@ class ExportSide:
             if key % BUCKETS in wanted:
                 yield Row(key, row_hash(hashes), tuple(_shown(record[i]) for i in self._key))
 
-    def cell_hashes(self, keys: Sequence[int]) -> dict[int, tuple[int | None, ...]]:
-        wanted = frozenset(keys)
+    def cell_hashes(self, rows: Sequence[int]) -> dict[int, Hashes]:
+        wanted = frozenset(rows)
         return {
-            key: tuple(hashes)
+            row: tuple(hashes)
             for hashes, _record in self._rows()
-            if (key := self._key_hash(hashes)) in wanted
+            if (row := row_hash(hashes)) in wanted
         }
 
     def _key_hash(self, hashes: Sequence[int | None]) -> int:
-        return row_hash([hashes[i] for i in self._key] if self._key else hashes)
+        return row_hash([hashes[i] for i in self._key] if self._is_keyed else hashes)
 
     def _rows(self) -> Iterator[tuple[list[int | None], tuple[bytes | None, ...]]]:
         """Cell hashes and raw fields of every record."""
@@ -120,25 +131,43 @@ def _form_of(cell: Cell) -> _Form:
     """A field's form; what does not hold keeps its text, which no warehouse value equals."""
     if cell.masked or cell.type.kind == "STRING":
         return lambda field: field
+    if cell.type.is_date:
+        return lambda field: _date_form(field, cell)
     plain = _PLAIN[cell.type.kind]
     scale = Decimal(1).scaleb(-cell.type.scale)
 
     def form(field: bytes) -> bytes | None:
         try:
-            text = field.decode()
-            if cell.nulls_zero and "-00" in (text[4:7], text[7:10]):
-                return None
-            if cell.first and cell.last and not cell.first <= _day(text) <= cell.last:
-                return None
             return plain(field, scale)
         except (ValueError, ArithmeticError, DecimalException):
-            return None if cell.first else b"?" + field
+            return b"?" + field
 
     return form
 
 
-def _day(text: str) -> date:
-    return date.fromisoformat(text[:10])
+def _date_form(field: bytes, cell: Cell) -> bytes | None:
+    """A date's form: NULL where the policies make the value so."""
+    if cell.nulls_zero and b"-00" in (field[4:7], field[7:10]):
+        return None
+    try:
+        moment = _moment(field, cell.type.kind)
+    except (ValueError, OverflowError):  # no such day, or none in the years 1 to 9999
+        return None if cell.first else b"?" + field
+    if cell.first and cell.last and not cell.first <= moment.date() <= cell.last:
+        return None
+    if cell.type.kind == "DATE":
+        return str(moment.year * 10000 + moment.month * 100 + moment.day).encode()
+    return str((moment - _EPOCH) // timedelta(microseconds=1)).encode()
+
+
+def _moment(field: bytes, kind: str) -> datetime:
+    """A date, or a moment in UTC, that is written out in full: Python's reader takes other texts,
+    such as weeks, or days without a time.
+    """
+    if not _WRITTEN[kind].fullmatch(field):
+        raise ValueError
+    moment = datetime.fromisoformat(field.decode())
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def _integer(field: bytes, _scale: Decimal) -> bytes:
@@ -166,25 +195,10 @@ def _bytes(field: bytes, _scale: Decimal) -> bytes:
     return bytes.fromhex(field.decode())
 
 
-def _date(field: bytes, _scale: Decimal) -> bytes:
-    day = date.fromisoformat(field.decode())
-    return str(day.year * 10000 + day.month * 100 + day.day).encode()
-
-
-def _moment(field: bytes, _scale: Decimal) -> bytes:
-    moment = datetime.fromisoformat(field.decode())
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return str((moment - _EPOCH) // timedelta(microseconds=1)).encode()
-
-
 _PLAIN: dict[str, Callable[[bytes, Decimal], bytes]] = {
     "BOOL": _bool,
     "INT64": _integer,
     "DECIMAL": _decimal,
     "FLOAT64": _float,
     "BYTES": _bytes,
-    "DATE": _date,
-    "DATETIME": _moment,
-    "TIMESTAMP": _moment,
 }

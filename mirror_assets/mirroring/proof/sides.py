@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mirror_assets.mirroring.proof.cells import Cell
+from mirror_assets.mirroring.proof.cells import Cell, tells_apart
 from mirror_assets.mirroring.proof.engines import Engine
 
 BUCKETS = 1 << 16
+#: Rows and sum of row hashes, by bucket of keys.
+Buckets = dict[int, tuple[int, int]]
+#: Of a row's cells.
+Hashes = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,10 @@ class Side(Protocol):
     """One of the two relations that a proof compares."""
 
     def totals(self) -> Totals: ...
-    def buckets(self) -> dict[int, tuple[int, int]]:
-        """Rows and sum of row hashes by bucket of keys."""
-
+    def buckets(self) -> Buckets: ...
     def rows(self, buckets: Sequence[int]) -> Iterable[Row]: ...
-    def cell_hashes(self, keys: Sequence[int]) -> dict[int, tuple[int | None, ...]]:
-        """The hashes of every cell, by key."""
+    def cell_hashes(self, rows: Sequence[int]) -> dict[int, Hashes]:
+        """The hashes of every cell, by row hash."""
 
 
 class SqlSide:
@@ -63,7 +65,7 @@ class SqlSide:
         pairs = zip(columns[::2], columns[1::2], strict=True)
         return Totals(rows, row_sum, dict(zip(self._names, pairs, strict=True)))
 
-    def buckets(self) -> dict[int, tuple[int, int]]:
+    def buckets(self) -> Buckets:
         answer = self._ask(self._questions.buckets())
         return {int(bucket): (int(count), int(total)) for bucket, count, total in answer}
 
@@ -71,16 +73,16 @@ class SqlSide:
         for key, row, *texts in self._ask(self._questions.rows(buckets)):
             yield Row(int(key), int(row), tuple(None if t is None else str(t) for t in texts))
 
-    def cell_hashes(self, keys: Sequence[int]) -> dict[int, tuple[int | None, ...]]:
+    def cell_hashes(self, rows: Sequence[int]) -> dict[int, Hashes]:
         return {
-            int(key): tuple(None if h is None else int(h) for h in hashes)
-            for key, *hashes in self._ask(self._questions.cell_hashes(keys))
+            int(row): tuple(None if h is None else int(h) for h in hashes)
+            for row, *hashes in self._ask(self._questions.cell_hashes(rows))
         }
 
 
 class Questions:
-    """The statements that compare one relation. ``key`` names the cells that identify a row; with
-    none, a row is identified by all of them.
+    """The statements that compare one relation. ``key`` names the cells that identify a row; where
+    none do, a row is identified by all of them.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Questions:
         named = {cell.name: cell for cell in cells}
         self._key = [named[name] for name in key]
         self._row = self._hash_all(cells)
-        self._key_hash = self._hash_all(self._key) if self._key else self._row
+        self._key_hash = self._hash_all(self._key) if tells_apart(self._key) else self._row
 
     def totals(self) -> str:
         """Rows, sum of row hashes; then per cell how many are not NULL, and the sum of hashes."""
@@ -116,11 +118,11 @@ class Questions:
             f" WHERE {self._key_hash} % {BUCKETS} IN ({among})"
         )
 
-    def cell_hashes(self, keys: Sequence[int]) -> str:
-        """Key hash, then every cell's hash, of the rows with these key hashes."""
+    def cell_hashes(self, rows: Sequence[int]) -> str:
+        """Row hash, then every cell's hash, of the rows with these row hashes."""
         hashes = "".join(f", {self._hash(cell)}" for cell in self._cells)
-        among = ", ".join(map(str, keys))
-        return f"SELECT {self._key_hash}{hashes}{self._from} WHERE {self._key_hash} IN ({among})"
+        among = ", ".join(map(str, rows))
+        return f"SELECT {self._row}{hashes}{self._from} WHERE {self._row} IN ({among})"
 
     def _hash(self, cell: Cell) -> str:
         return self._engine.hash(self._engine.form(cell))
