@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 IDEMPOTENCY_KEY = "Idempotency-Key"
 _TOO_MANY = 429
 _UNAVAILABLE = 503
+#: A service that asks for less means none: its zero, or a date told by another clock.
+_SHORTEST_ASKED = 1.0
+#: Doubling the pause ends here: far beyond every ``longest_wait``, and still a number.
+_DOUBLINGS = 32
 #: An error text is kept this far; it is only read by people.
 _ERROR_BYTES = 16_384
 
@@ -92,7 +96,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """The outcome of one attempt; ``wait`` is what the service asked for, in seconds."""
+    """The outcome of one attempt; ``wait`` is what the service asked for, a second or more."""
 
     status: int | None
     body: bytes
@@ -191,7 +195,8 @@ class Client:
         if not attempt.clears or faults >= target.attempts:
             return None
         if attempt.wait is None:
-            longest = min(target.longest_wait, target.backoff_seconds * 2 ** (faults + busy - 1))
+            doubled = target.backoff_seconds * 2 ** min(faults + busy - 1, _DOUBLINGS)
+            longest = min(target.longest_wait, doubled)
             wait = longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
         elif attempt.wait > target.longest_wait:
             return None
@@ -245,16 +250,21 @@ async def _read(response: aiohttp.ClientResponse, longest: int) -> bytes:
 
 
 def _asked(response: aiohttp.ClientResponse) -> float | None:
-    """Seconds of ``Retry-After``, which is a number or a date; None where it is neither."""
-    told = response.headers.get("Retry-After", "").strip()
+    """Seconds of ``Retry-After``; None where it asks for no wait, and ours grows by itself."""
+    seconds = _seconds(response.headers.get("Retry-After", "").strip())
+    return seconds if seconds >= _SHORTEST_ASKED else None
+
+
+def _seconds(told: str) -> float:
+    """From now, of a number or a date; 0 where it is neither."""
     if told.isascii() and told.isdigit():
         return float(told)
     try:
         moment = parsedate_to_datetime(told)
     except ValueError:
-        return None
+        return 0.0
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return (moment - datetime.now(UTC)).total_seconds()
 
 
 def _unanswered(error: Exception) -> str:

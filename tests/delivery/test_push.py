@@ -148,6 +148,25 @@ def test_a_429_without_retry_after_backs_off(ready: Measures, store: LedgerStore
     assert closings(ready) == ALL
 
 
+@pytest.mark.parametrize("told", ["0", "Fri, 01 Jan 2021 00:00:00 GMT", None])
+def test_a_service_that_asks_for_no_pause_is_given_one(
+    ready: Measures, store: LedgerStore, told: str | None
+) -> None:
+    ready.service.faults(busy=100_000, retry_after=told)
+    target = ready.target(backoff_seconds=0.1, patience=0.6)
+    report = push(everybody(), delivery(give_up_after=15), target, store)
+    assert report.stopped is not None
+    assert (report.posted, report.stopped.status, report.stopped.clears) == (0, 429, True)
+    assert ready.service.counts()["posts"] <= 30 * 5  # at 0, 0.05, 0.15, 0.35 seconds or later
+
+
+def test_a_thousand_429s_to_one_record_are_no_defect(ready: Measures, store: LedgerStore) -> None:
+    ready.service.faults(busy=1_100, retry_after=None)
+    target = ready.target(backoff_seconds=1.0, longest_wait=0.0)
+    assert counts(push([record(1)], delivery(), target, store)) == (1, 0, 0, 0)
+    assert ready.service.counts()["posts"] == 1_101
+
+
 def test_the_connection_dies_after_acceptance(ready: Measures, any_store: LedgerStore) -> None:
     ready.service.faults(dropped=[1, 2, 3, 17, 30])
     report = push(everybody(), delivery(), ready.target(), any_store)
