@@ -57,7 +57,7 @@ class ElationMapUnusable(PermanentError):  # noqa: N818 - the kinds read as noun
 
 
 class MeasuresRefused(PermanentError):  # noqa: N818
-    """The service refused some members for good."""
+    """The service refused some members, all of them for good."""
 
     kind = "delivery_refused"
 
@@ -177,9 +177,9 @@ def fault(report: DeliveryReport) -> MirrorError | None:
         f"what the service wrote is in {ledger.REFUSED.name} beside each member;"
         " run the partition again to post these members only"
     )
-    if report.refused == report.clearing:
-        return DeliveryUnavailable(what, where=_WHERE, remedy=remedy)
-    return MeasuresRefused(what, where=_WHERE, remedy=remedy)
+    # one member who is refused for good must not keep the others from their retry
+    kind = DeliveryUnavailable if report.clearing else MeasuresRefused
+    return kind(what, where=_WHERE, remedy=remedy)
 
 
 def elation_map(target: Target) -> list[MapRow]:

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 @dataclass
 class Faults:
     """``busy`` posts are answered 429 (None: no Retry-After), ``broken`` are the numbers of posts
-    answered 500, ``dropped`` of those accepted and then left without an answer.
+    answered 500, ``dropped`` of those accepted and then left without an answer. ``lasting`` is the
+    status that every post of a member is answered.
     """
 
     slow: float = 0.0
@@ -36,6 +37,7 @@ class Faults:
     broken: list[int] = field(default_factory=list)
     broken_from: int | None = None
     dropped: list[int] = field(default_factory=list)
+    lasting: dict[str, int] = field(default_factory=dict)
     map_answer: str | None = None
 
 
@@ -81,6 +83,8 @@ class Faulty:
                 self._counts["busy"] += 1
                 told = None if faults.retry_after is None else faults.retry_after.encode()
                 await _answer(send, 429, b"{}", *([(b"retry-after", told)] if told else []))
+            elif (status := faults.lasting.get(_member(scope["path"]))) is not None:
+                await _answer(send, status, b'{"errors": ["Zebulon Canary"]}')
             elif number in faults.broken or number >= (faults.broken_from or number + 1):
                 await _answer(send, 500, b'{"error": "connection pool exhausted"}')
             elif number in faults.dropped:
@@ -91,6 +95,11 @@ class Faulty:
                 self._counts["answered"] += 1
         finally:
             self._now -= 1
+
+
+def _member(path: str) -> str:
+    """Whom a post to ``/1.0/member/{id}/measures`` is about."""
+    return path.removeprefix("/1.0/member/").partition("/")[0]
 
 
 async def _nowhere(_message: Message) -> None:

@@ -580,13 +580,29 @@ def test_c_27_a_500_fails_the_run_and_a_rerun_completes(three: Clinic, service: 
 def test_a_refused_member_is_a_permanent_fault_without_values(
     three: Clinic, service: Measures
 ) -> None:
-    report = run(three, service, max_body_bytes=10)
+    service.service.faults(lasting={member(1): 400})
+    report = run(three, service)
     error = fault(report)
-    assert report.refused == 3
+    assert (report.posted, report.refused) == (2, 1)
     assert isinstance(error, MeasuresRefused)
     assert not error.transient
     for secret in (CANARY, member(1), "elation-secret"):
         assert secret not in f"{error} {error!r} {report!r}"
+
+
+def test_a_refused_member_does_not_keep_the_others_from_their_retry(
+    three: Clinic, service: Measures
+) -> None:
+    service.service.faults(lasting={member(1): 400, member(2): 503})
+    error = fault(run(three, service))
+    assert isinstance(error, DeliveryUnavailable)
+    assert error.transient
+    assert "2 of 3 members were refused (1 x answered 400" in error.sentence
+    assert "1 x answered 503" in error.sentence
+    service.service.faults(lasting={member(1): 400})
+    again = run(three, service, "run-2")
+    assert (again.posted, again.unchanged, again.refused) == (1, 1, 1)
+    assert isinstance(fault(again), MeasuresRefused)
 
 
 @pytest.mark.parametrize(
