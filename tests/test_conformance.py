@@ -26,7 +26,7 @@ FAULTS = {
         "test_the_connection_dies_after_acceptance"
     ),
     "kill -9 between acceptance and ledger": "test_kill_9_between_acceptance_and_ledger",
-    "two runs at once": "test_two_runs_at_once_leave_one_ledger",
+    "two runs at once": "test_two_runs_at_once_leave_one_ledger_and_take_turns",
     "member with 5,000 measures": "test_a_member_with_5000_measures",
     "body over the service's limit": "test_a_body_over_the_services_own_limit",
     "map empty or malformed": "test_a_map_that_makes_no_sense_stops_before_any_post",

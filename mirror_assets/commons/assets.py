@@ -118,7 +118,8 @@ def _cache_asset(cache: CacheSettings) -> dg.AssetsDefinition:
     def ccd_encounter_cache(
         context: dg.AssetExecutionContext, config: CacheConfig, mirror: MirrorResource
     ) -> dg.MaterializeResult[Any]:
-        with step(context) as day:
+        # a lock and not the pool's limit: it also holds for another instance, and for a terminal
+        with step(context) as day, mirror.warehouse.alone("commons_jobs"):
             link = cache.link(datetime.now(UTC))
             shown: dict[str, dg.MetadataValue[Any]] = {"errors": dg.MetadataValue.url(link)}
             last = _metadata(context.instance.get_latest_materialization_event(CACHE))

@@ -7,7 +7,10 @@ remembers the newest partition of each delivery, so that an old day never overwr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -82,6 +85,9 @@ TABLES = (ACCEPTED, REFUSED, NEWEST)
 DATASET = "deliveries"
 #: Answers of a service may quote a record; nobody asks for them after a month.
 REFUSAL_DAYS = 30
+#: Advisory locks of deliveries under way begin here, apart from those of a lake's catalog.
+_ALONE = 8 << 32
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,9 @@ class LedgerStore(Protocol):
     def claim(self, delivery: str, partition: date, run_id: str) -> date:
         """Begin a partition: remember it unless a newer one is known; the newest now."""
 
+    def alone(self, delivery: str) -> AbstractContextManager[None]:
+        """While it is held, no other process holds it; a killed one gives it up. Waits for it."""
+
     def accepted(self, delivery: str) -> dict[str, Entry]:
         """The entry of every recipient."""
 
@@ -161,9 +170,13 @@ class LedgerTransaction(Protocol):
 
 
 class LedgerWarehouse(Protocol):
-    """A warehouse that can hold a ledger: it commits a body as one transaction."""
+    """A warehouse that can hold a ledger: it commits a body as one transaction, and lends a name
+    to one process at a time.
+    """
 
     def commit(self, body: Callable[[Any], T]) -> T: ...
+
+    def alone(self, name: str, /) -> AbstractContextManager[None]: ...
 
 
 class WarehouseLedger:
@@ -201,6 +214,9 @@ class WarehouseLedger:
             return partition
 
         return self._warehouse.commit(body)
+
+    def alone(self, delivery: str) -> AbstractContextManager[None]:
+        return self._warehouse.alone(f"delivery_{delivery}")
 
     def accepted(self, delivery: str) -> dict[str, Entry]:
         def body(tx: LedgerTransaction) -> list[Row]:
@@ -311,6 +327,16 @@ class PostgresLedger:
 
         return self._commit(body)
 
+    @contextmanager
+    def alone(self, delivery: str) -> Iterator[None]:
+        mine = sa.select(sa.func.pg_try_advisory_lock(_ALONE + zlib.crc32(delivery.encode())))
+        with _edge(), self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()  # from the pool: its end is the lock's end
+            while not connection.scalar(mine):
+                time.sleep(_POLL_SECONDS)  # and not in the driver, which hears of no signal
+            yield
+
     def accepted(self, delivery: str) -> dict[str, Entry]:
         columns = (_ACCEPTED.c.recipient, _ACCEPTED.c.digest, _ACCEPTED.c.accepted_at)
         statement = sa.select(*columns).where(_ACCEPTED.c.delivery == delivery)
@@ -341,17 +367,23 @@ class PostgresLedger:
         self._commit(lambda connection: connection.execute(statement))
 
     def _commit(self, body: Callable[[sa.Connection], T]) -> T:
-        """A transaction; its error becomes ours, because the driver's may quote recipients."""
-        try:
-            with self._engine.begin() as connection:
-                _create_tables(connection)
-                return body(connection)
-        except sa.exc.SQLAlchemyError as error:
-            raise DeliveryFault(
-                f"the delivery ledger's database failed with {type(error).__name__};"
-                " check that it is reachable and that the login may create and write tables",
-                transient=True,
-            ) from None
+        """A transaction."""
+        with _edge(), self._engine.begin() as connection:
+            _create_tables(connection)
+            return body(connection)
+
+
+@contextmanager
+def _edge() -> Iterator[None]:
+    """The database's errors as ours, because the driver's may quote recipients."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise DeliveryFault(
+            f"the delivery ledger's database failed with {type(error).__name__};"
+            " check that it is reachable and that the login may create and write tables",
+            transient=True,
+        ) from None
 
 
 def _create_tables(connection: sa.Connection) -> None:

@@ -112,13 +112,22 @@ def push(
 ) -> DeliveryReport:
     """Deliver records to their recipients; refusals are counted and remembered, not raised.
 
-    Raises DeliveryFault, or the store's own error, where the ledger cannot be read or written.
+    Another run of the same delivery is waited for, so that a service never meets more connections
+    than its target allows. Raises DeliveryFault, or the store's own error, where the ledger cannot
+    be read or written.
     """
     if delivery.dry_run:
-        newest = store.newest(delivery.name)
-    else:
-        newest = store.claim(delivery.name, delivery.partition, delivery.run_id)
-    too_old = superseded(delivery.partition, newest)
+        return _deliver(records, delivery, target, store)
+    store.claim(delivery.name, delivery.partition, delivery.run_id)  # an older day now stops
+    # in the ledger and not a pool's limit: it also holds for another instance, and for a terminal
+    with store.alone(delivery.name):
+        return _deliver(records, delivery, target, store)
+
+
+def _deliver(
+    records: Iterable[Record], delivery: Delivery, target: Target, store: LedgerStore
+) -> DeliveryReport:
+    too_old = superseded(delivery.partition, store.newest(delivery.name))
     if too_old is not None:
         return too_old
     known = store.accepted(delivery.name)

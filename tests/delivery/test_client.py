@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mirror_assets.delivery.client import Answer, Client, Request, Target, fetch
+from mirror_assets.delivery.client import Answer, Client, Request, Target, _Attempt, fetch
 
 Reply = tuple[int, dict[str, str], bytes]
 CANARY = "Zebulon Canary"
@@ -144,6 +144,15 @@ def test_429_does_not_use_up_attempts() -> None:
         answer = fetch(quick(server.url, attempts=2, longest_wait=0.02), POST)
         assert len(server.seen) == 13
     assert answer.verdict is None
+
+
+def test_the_pause_stops_doubling() -> None:
+    client = Client(Target("https://qm.clinic.test", longest_wait=60.0))
+    busy = _Attempt(429, b"", "answered 429", clears=True)
+    for times in (20, 2_000):
+        wait = client._wait(busy, 0, times, deadline=float("inf"))
+        assert wait is not None
+        assert 30 <= wait <= 60
 
 
 def test_nobody_waits_longer_than_allowed() -> None:

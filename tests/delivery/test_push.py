@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
@@ -137,7 +138,8 @@ def test_a_500_that_clears_is_not_a_refusal(ready: Measures, store: LedgerStore)
 
 def test_a_429_storm_is_waited_out(ready: Measures, store: LedgerStore) -> None:
     ready.service.faults(busy=60, retry_after="0")
-    assert counts(push(everybody(), delivery(), ready.target(), store)) == (40, 0, 0, 0)
+    target = ready.target(longest_wait=0.2)
+    assert counts(push(everybody(), delivery(), target, store)) == (40, 0, 0, 0)
     assert ready.service.counts()["posts"] == 100
     assert closings(ready) == ALL
 
@@ -160,6 +162,7 @@ def test_a_service_that_asks_for_no_pause_is_given_one(
     assert ready.service.counts()["posts"] <= 30 * 5  # at 0, 0.05, 0.15, 0.35 seconds or later
 
 
+@pytest.mark.slow
 def test_a_thousand_429s_to_one_record_are_no_defect(ready: Measures, store: LedgerStore) -> None:
     ready.service.faults(busy=1_100, retry_after=None)
     target = ready.target(backoff_seconds=1.0, longest_wait=0.0)
@@ -323,17 +326,24 @@ def test_the_service_restarts_in_the_middle(ready: Measures, store: LedgerStore)
     assert closings(ready) == ALL
 
 
-def test_two_runs_at_once_leave_one_ledger(ready: Measures, any_store: LedgerStore) -> None:
-    threads = [
-        Thread(target=push, args=(everybody(), delivery(run_id), ready.target(), any_store))
-        for run_id in ("run-1", "run-2")
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert set(closings(ready)) == set(ALL)
-    assert counts(push(everybody(), delivery("run-3"), ready.target(), any_store)) == (0, 40, 0, 0)
+def test_two_runs_at_once_leave_one_ledger_and_take_turns(
+    ready: Measures, any_store: LedgerStore
+) -> None:
+    ready.service.faults(slow=0.05)
+    with ThreadPoolExecutor(2) as runs:
+        reports = runs.map(
+            lambda run_id: push(everybody(), delivery(run_id), ready.target(), any_store),
+            ("run-1", "run-2"),
+        )
+    assert sorted(map(counts, reports)) == [(0, 40, 0, 0), (40, 0, 0, 0)]
+    assert ready.service.counts()["most_at_once"] == 15
+    assert closings(ready) == ALL
+
+
+def test_a_dry_run_does_not_wait_for_a_run_under_way(any_store: LedgerStore) -> None:
+    with any_store.alone("feed"):
+        report = push(everybody(), delivery(dry_run=True), Target("http://127.0.0.1:1"), any_store)
+    assert report.pending == 40
 
 
 _CHILD = """

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pyarrow as pa
@@ -651,3 +652,21 @@ def test_upkeep_can_be_done_at_any_time(lake: Warehouse) -> None:
     assert column(lake, "SELECT v FROM clinic.visit") == [1]
     with lake.exclusive():
         assert lake.query("SELECT 1").rows == [(1,)]
+
+
+def test_a_name_is_held_by_one_at_a_time_and_all_else_goes_on(open_: Opener) -> None:
+    one, other = open_(), open_()
+    held = Event()
+
+    def wait() -> None:
+        with other.alone("feed"):
+            held.set()
+
+    waiting = Thread(target=wait)
+    with one.alone("feed"), one.alone("another"):
+        waiting.start()
+        publish(one, "visit", DAY, 1)
+        publish(other, "visit", NEXT, 2)
+        assert not held.wait(0.3)
+    assert held.wait(10)
+    waiting.join(10)

@@ -150,6 +150,11 @@ class Warehouse(Protocol):
         write; for writers that do not ask, such as dbt.
         """
 
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """While it is held, no other of our processes holds the same ``name``; all else goes on. A
+        killed holder gives it up. Raises WarehouseFault.
+        """
+
     def relation(self, dataset: str, table: str, day: date) -> str:
         """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""
 

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -225,6 +225,10 @@ class DuckLakeWarehouse:
         """While it is held, no other of our processes writes; for writers that do not ask."""
         with self._mutex, _own_faults(self._drop_writer), self._turn():
             yield
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """While it is held, no other of our processes holds the same ``name``; all else goes on."""
+        return self._catalog.turn(private_folder(self._home), name)
 
     def relation(self, dataset: str, table: str, day: date) -> str:
         """SQL of a day's rows of a table, without ``_PARTITIONDATE``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -23,7 +24,9 @@ _POSTGRES = "ducklake:postgres:"
 _EXAMPLE = f"{_POSTGRES}host=.. dbname=.. user=.."
 _WHERE = "MIRROR_WAREHOUSE"
 _LOGIN = "mirror_catalog"
-#: The writers' turn among PostgreSQL's advisory locks, which are a database's own.
+#: The turn of those who change the lake.
+WRITER = "writer"
+#: Theirs among PostgreSQL's advisory locks, which are a database's own; other turns lie above it.
 _TURN = 7316021554
 #: How long a wait for the turn goes without looking whether we were told to stop.
 _PATIENCE = "2s"
@@ -88,8 +91,8 @@ class Catalog(Protocol):
     def prepare(self) -> None:
         """What must be there before DuckLake writes its first tables."""
 
-    def turn(self, home: Path) -> AbstractContextManager[None]:
-        """While it is held no other writer has it; a killed one gives it up by dying.
+    def turn(self, home: Path, name: str = WRITER) -> AbstractContextManager[None]:
+        """While it is held nobody else has the same one; a killed holder gives it up by dying.
 
         ``home`` is a folder of this machine that all its writers know.
         """
@@ -147,8 +150,8 @@ class SqliteCatalog:
         self._path.chmod(0o600)
 
     @contextmanager
-    def turn(self, home: Path) -> Iterator[None]:
-        with private_file(home / ".writer.lock") as file:
+    def turn(self, home: Path, name: str = WRITER) -> Iterator[None]:
+        with private_file(home / f".{name}.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -195,18 +198,23 @@ class PostgresCatalog:
         """Nothing: DuckLake makes its tables in the database that is there."""
 
     @contextmanager
-    def turn(self, home: Path) -> Iterator[None]:  # noqa: ARG002 - the turn is the database's
+    def turn(
+        self,
+        home: Path,  # noqa: ARG002 - the turn is the database's
+        name: str = WRITER,
+    ) -> Iterator[None]:
         with self._session() as session:
             session.execute(f"SET lock_timeout = '{_PATIENCE}'")
-            while not self._take_turn(session):
+            while not self._take_turn(session, name):
                 pass
             yield
 
-    def _take_turn(self, session: Any) -> bool:
+    def _take_turn(self, session: Any, name: str) -> bool:
         from psycopg2.errors import LockNotAvailable
 
         try:
-            session.execute("SELECT pg_advisory_lock(%s)", (_TURN,))
+            number = _TURN if name == WRITER else _TURN + 1 + zlib.crc32(name.encode())
+            session.execute("SELECT pg_advisory_lock(%s)", (number,))
         except LockNotAvailable:
             return False
         return True

@@ -32,8 +32,8 @@ T = TypeVar("T")
 _URL = re.compile(r"bigquery:(?P<project>[a-z][a-z0-9.:-]{4,28}[a-z0-9])(\?(?P<options>.*))?")
 _OPTIONS = {"location", "endpoint"}
 _DAY = 86_400.0
-#: The dataset of the one turn that writers take who do not publish through a commit.
-_EXCLUSIVE = "mirror_turns"
+#: The dataset of the turns that are taken by those who do not publish through a commit.
+_TURNS = "mirror_turns"
 #: What lies below is BigQuery's, or on its way there.
 _FOLDER = ".bigquery"
 _ARRAY_OR_STRUCT = ("ARRAY<", "STRUCT<")
@@ -110,8 +110,17 @@ class BigQueryWarehouse:
         dbt stages a model's rows in a table that has one name for all days, so that of two runs at
         a time one would publish the other's. Raises WarehouseFault when it was lost meanwhile.
         """
-        self._service.ensure_dataset(_EXCLUSIVE)
-        turn = self._turn(_EXCLUSIVE)
+        with self.alone("turn"):
+            yield
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """While it is held, nobody else holds the same ``name``; all else goes on.
+
+        Raises WarehouseFault, also at the end when it was lost meanwhile.
+        """
+        self._service.ensure_dataset(_TURNS)
+        turn = self._turn(_TURNS, name)
         turn.take()
         try:
             with turn.kept():
@@ -119,8 +128,9 @@ class BigQueryWarehouse:
         finally:
             turn.give_up()
 
-    def _turn(self, dataset: str) -> Turn:
-        return Turn(self._service, dataset, lease=self._lease, patience=3 * self._patience)
+    def _turn(self, dataset: str, name: str = "turn") -> Turn:
+        patience = 3 * self._patience
+        return Turn(self._service, dataset, name, lease=self._lease, patience=patience)
 
     def staging(self, dataset: str, table: str, day: date) -> str:
         """A new private folder for Parquet parts that ``replace_partition`` may then own."""

@@ -50,19 +50,21 @@ _WEEK = 7 * 86_400.0
 
 
 class Turn:
-    """The right to write into a dataset. It ends by itself ``lease`` seconds after it was last
+    """The right to write into a dataset, or another right of a ``name``. It ends by itself ``lease`` seconds after it was last
     prolonged, so that a killed writer does not keep it.
 
     It is a table whose description is its owner's token. What it says is compared before anything
     depends on it, because another writer's turn has the same name.
     """
 
-    def __init__(self, service_: Service, dataset: str, *, lease: float, patience: float) -> None:
+    def __init__(
+        self, service_: Service, dataset: str, name: str = "turn", *, lease: float, patience: float
+    ) -> None:
         self._service = service_
         self._dataset = dataset
         self._lease = lease
         self._patience = patience
-        self._table = f"{OWN}turn"
+        self._table = f"{OWN}{name}"
         self._token = secrets.token_hex(8)
         self._until = 0.0
 
