@@ -56,6 +56,10 @@ def test_a_url_stays_a_url_and_a_path_becomes_absolute() -> None:
         ("MIRROR_MEMORY", "512", "512MB"),
         ("MIRROR_CATALOG_PATH", "/no/such/folder", "not a folder"),
         ("MIRROR_ENVIRONMENT", "staging", "local or production"),
+        ("MIRROR_MEASURES_CONNECTIONS", "0", "whole number from 1 to 15"),
+        ("MIRROR_MEASURES_CONNECTIONS", "16", "whole number from 1 to 15"),
+        ("MIRROR_MEASURES_PER_SECOND", "0", "number above 0"),
+        ("MIRROR_MEASURES_PER_SECOND", "fast", "number above 0"),
     ],
 )
 def test_a_wrong_value_names_its_variable(variable: str, value: str, words: str) -> None:
@@ -130,6 +134,8 @@ def test_a_complete_production_is_taken(tmp_path: Path) -> None:
         ("MIRROR_SETTLE_MINUTES", "0"),
         ("MIRROR_MEMORY", "1.5GiB"),
         ("MIRROR_MEMORY", "512 MB"),
+        ("MIRROR_MEASURES_CONNECTIONS", "15"),
+        ("MIRROR_MEASURES_PER_SECOND", "0.5"),
     ],
 )
 def test_a_right_value_is_taken(variable: str, value: str) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from mirror_assets.delivery.client import Answer, Client, Request, Target
 from mirror_assets.delivery.ledger import Acceptance, Entry, LedgerStore, Refusal
-from mirror_assets.delivery.verdict import Verdict, safe_url
+from mirror_assets.delivery.verdict import Verdict
 
 _RECIPIENT = "{recipient}"
 
@@ -48,7 +48,6 @@ class Delivery:
     tried: str
     partition: date
     run_id: str
-    max_body_bytes: int | None = None
     dry_run: bool = False
     resend_all: bool = False
     give_up_after: int = 30
@@ -62,8 +61,8 @@ class DeliveryReport:
 
     ``pending`` were not tried: in a dry run those that would be sent, else those left over when the
     delivery was ``stopped``. ``newer`` is the partition that forbids this older one. ``by_status``
-    counts answers by status; ``no answer`` and ``too large`` count where there was none. Latencies
-    are those of accepted records, in milliseconds.
+    counts answers by status; ``no answer`` counts where there was none. Latencies are those of
+    accepted records, in milliseconds.
     """
 
     partition: date
@@ -201,11 +200,7 @@ class _Push:
                 yield record
 
     async def _send(self, client: Client, record: Record) -> None:
-        limit = self._delivery.max_body_bytes
-        if limit is not None and len(record.body) > limit:
-            answer = self._too_large(len(record.body), limit)
-        else:
-            answer = await client.send(self._request(record))
+        answer = await client.send(self._request(record))
         if answer.verdict is None:
             self._took(record, answer)
         else:
@@ -228,18 +223,6 @@ class _Push:
         parts = (self._delivery.name, record.recipient, digest(record.body), before)
         return digest("\n".join(parts).encode())
 
-    def _too_large(self, size: int, limit: int) -> Answer:
-        verdict = Verdict(
-            kind="permanent",
-            tried=self._delivery.tried,
-            method="POST",
-            url=safe_url(self._target.base_url, self._shown),
-            status=None,
-            reason=f"was not sent: its body is larger than the service's limit of {limit} bytes",
-            attempts=0,
-        )
-        return Answer(None, f"{size} bytes".encode(), 0.0, verdict)
-
     def _took(self, record: Record, answer: Answer) -> None:
         self._in_a_row = 0
         self._statuses[str(answer.status)] += 1
@@ -254,8 +237,7 @@ class _Push:
             self._stopped = self._stopped or verdict
         self._refused += 1
         self._clearing += verdict.clears
-        missing = "no answer" if verdict.attempts else "too large"
-        self._statuses[str(answer.status) if answer.status else missing] += 1
+        self._statuses[str(answer.status or "no answer")] += 1
         self._reasons[verdict.reason] += 1
         self._memory.refused.append(
             Refusal(

@@ -19,7 +19,7 @@ _TOO_MANY = 429
 class Verdict:
     """Why a request failed. ``url`` holds no query, no credentials and no recipient.
 
-    ``status`` is None where no answer came, or where nothing was sent.
+    ``status`` is None where no answer came.
     """
 
     kind: Literal["permanent", "transient"]

@@ -294,4 +294,11 @@ def measure_feed(settings: Settings, config: MeasureConfig) -> quality_measures.
             where=missing,
             remedy="set MIRROR_MEASURES_URL, and MIRROR_MEASURES_KEY_FILE to a file of mode 0400",
         )
-    return quality_measures.Feed(url, key, dry_run=config.dry_run, resend_all=config.resend_all)
+    return quality_measures.Feed(
+        url,
+        key,
+        connections=settings.measures_connections,
+        per_second=settings.measures_per_second,
+        dry_run=config.dry_run,
+        resend_all=config.resend_all,
+    )

@@ -39,9 +39,6 @@ LEDGER_DATASET = ledger.DATASET
 #: Measures of the map that the service has deleted, and what took their place.
 FLU_REMAP: Mapping[int, int] = {4: 16, 5: 17}
 
-#: The service's "database connections" trouble began above 15 posts at once.
-CONNECTIONS = 15
-
 _MAP_PATH = "/1.0/elationmap"
 _MAP_BYTES = 10_000_000
 _WHERE = "quality-measure service"
@@ -83,9 +80,8 @@ class Feed:
 
     url: str
     api_key: str = field(repr=False)
-    connections: int = CONNECTIONS
-    max_body_bytes: int | None = None
-    remap: Mapping[int, int] = field(default_factory=lambda: FLU_REMAP)
+    connections: int = Target.connections
+    per_second: float | None = None
     dry_run: bool = False
     resend_all: bool = False
     client: Mapping[str, Any] = field(default_factory=dict)
@@ -98,19 +94,15 @@ class Feed:
         """
         headers = {API_KEY_HEADER: self.api_key}
         try:
-            return Target(self.url, headers, connections=self.connections, **self.client)
+            return Target(
+                self.url,
+                headers,
+                connections=self.connections,
+                per_second=self.per_second,
+                **self.client,
+            )
         except (TypeError, ValueError) as error:
             raise SettingsError(str(error), where=_WHERE) from None
-
-
-def service_url(environment: str, urls: Mapping[str, str]) -> str:
-    """The base URL of an environment. Raises SettingsError for one that is not configured."""
-    if environment not in urls:
-        known = ", ".join(sorted(urls)) or "none"
-        raise SettingsError(
-            f"there is no environment {environment!r}; configured: {known}", where=_WHERE
-        )
-    return urls[environment]
 
 
 def warehouse_ledger(warehouse: Warehouse, dataset: str = LEDGER_DATASET) -> WarehouseLedger:
@@ -151,7 +143,6 @@ def deliver(
         tried="post the measures of a member",
         partition=partition,
         run_id=run_id,
-        max_body_bytes=feed.max_body_bytes,
         dry_run=feed.dry_run,
         resend_all=feed.resend_all,
     )
@@ -159,7 +150,7 @@ def deliver(
         too_old = superseded(partition, store.newest(DELIVERY))
         if too_old is not None:
             return too_old
-        mapping = remapped(elation_map(feed.target), feed.remap)
+        mapping = remapped(elation_map(feed.target))
         return push(gathered(warehouse, relation, mapping), delivery, feed.target, store)
     except DeliveryFault as error:
         raise _fault(error.sentence, error.transient) from None
@@ -214,9 +205,9 @@ def _map_row(number: int, item: object) -> MapRow:
     return MapRow(code_type.lower(), code, int(str(measure)), status)
 
 
-def remapped(rows: Iterable[MapRow], remap: Mapping[int, int]) -> list[MapRow]:
+def remapped(rows: Iterable[MapRow]) -> list[MapRow]:
     """The map with deleted measures replaced; rows that become alike are one."""
-    replaced = (row._replace(measure=remap.get(row.measure, row.measure)) for row in rows)
+    replaced = (row._replace(measure=FLU_REMAP.get(row.measure, row.measure)) for row in rows)
     return list(dict.fromkeys(replaced))
 
 

@@ -44,6 +44,9 @@ _STATED_IN_PRODUCTION = (
     "MIRROR_CATALOG_PATH",
 )
 
+#: What the quality-measure service bears.
+MOST_CONNECTIONS = 15
+
 #: Every environment variable we read, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
     "MIRROR_ENVIRONMENT": (
@@ -95,6 +98,12 @@ VARIABLES: dict[str, tuple[str, str]] = {
         f"{HOME}/secrets/measures.key",
         "file holding the service's API key, mode 0400",
     ),
+    "MIRROR_MEASURES_CONNECTIONS": (
+        str(MOST_CONNECTIONS),
+        f"posts at a time, up to {MOST_CONNECTIONS}: with more its database has run out of"
+        " connections",
+    ),
+    "MIRROR_MEASURES_PER_SECOND": ("", "posts per second at most; unset: as many as it answers"),
     "MIRROR_LEDGER_URL_FILE": (
         "",
         "file holding a PostgreSQL URL for the delivery ledger, mode 0400; else the warehouse",
@@ -134,6 +143,8 @@ class Settings:
     part_bytes: int
     settle_minutes: float | None
     derived_days: int | None
+    measures_connections: int
+    measures_per_second: float | None
     variables: Mapping[str, str] = field(repr=False)  # holds database URLs
 
     @classmethod
@@ -182,6 +193,8 @@ class Settings:
             part_bytes=parsed("MIRROR_PART_MB", _megabytes) << 20,
             settle_minutes=parsed("MIRROR_SETTLE_MINUTES", _minutes),
             derived_days=parsed("MIRROR_DERIVED_DAYS", _days),
+            measures_connections=parsed("MIRROR_MEASURES_CONNECTIONS", _connections),
+            measures_per_second=parsed("MIRROR_MEASURES_PER_SECOND", _rate),
             variables=env,
         )
         return settings, [*faults, *settings._mixed_places()]
@@ -419,6 +432,26 @@ def _days(text: str) -> int | None:
             remedy="use a whole number above 0, or leave it unset to keep all",
         )
     return int(text)
+
+
+def _connections(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_CONNECTIONS:
+        raise SettingsError(
+            f"{text!r} is not a number of connections",
+            remedy=f"use a whole number from 1 to {MOST_CONNECTIONS}",
+        )
+    return int(text)
+
+
+def _rate(text: str) -> float | None:
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text) or float(text) == 0:
+        raise SettingsError(
+            f"{text!r} is not a number of posts per second",
+            remedy="use a number above 0, or leave it unset for no limit",
+        )
+    return float(text)
 
 
 def _words(text: str) -> tuple[str, ...]:

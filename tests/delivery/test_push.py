@@ -200,19 +200,6 @@ def test_a_refused_member_is_recorded_and_does_not_stop_the_others(
         assert secret not in shown
 
 
-def test_a_body_over_the_limit_is_refused_and_others_go_on(
-    ready: Measures, store: LedgerStore
-) -> None:
-    large = record(40, reason="x" * 5_000)
-    report = push([large, *everybody()], delivery(max_body_bytes=4_000), ready.target(), store)
-    assert counts(report) == (40, 0, 1, 0)
-    assert report.by_status == {"200": 40, "too large": 1}
-    assert list(report.reasons) == [
-        "was not sent: its body is larger than the service's limit of 4000 bytes"
-    ]
-    assert report.clearing == 0
-
-
 def test_a_body_over_the_services_own_limit(ready: Measures, store: LedgerStore) -> None:
     large = record(40, reason="x" * 6_000_000)
     report = push([large, *everybody()], delivery(), ready.target(), store)

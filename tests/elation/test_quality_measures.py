@@ -16,10 +16,11 @@ import pyarrow as pa
 import pytest
 import sqlglot
 
+from mirror_assets.delivery.client import Target
 from mirror_assets.delivery.ledger import LedgerStore, PostgresLedger
 from mirror_assets.delivery.push import DeliveryReport
+from mirror_assets.elation.assets import MeasureConfig, measure_feed
 from mirror_assets.elation.quality_measures import (
-    FLU_REMAP,
     TABLES,
     DeliveryUnavailable,
     ElationMapUnusable,
@@ -31,7 +32,6 @@ from mirror_assets.elation.quality_measures import (
     fault,
     records,
     remapped,
-    service_url,
     statement,
     warehouse_ledger,
 )
@@ -52,6 +52,7 @@ from mirror_assets.mirroring.warehouses.ducklake import (
 )
 from mirror_assets.sample import commons, elation, member_index, quality_measure
 from mirror_assets.sample.servers import PostgreSQL
+from mirror_assets.settings import Settings
 from tests.delivery.conftest import open_lake
 from tests.delivery.measures import Measures, empty_ledger, member
 
@@ -238,7 +239,7 @@ class Clinic:
 
     def elements(self, mapping: Sequence[MapRow] = ()) -> dict[str, list[dict[str, Any]]]:
         """What would be posted, by member."""
-        mapping = mapping or remapped(SEED, FLU_REMAP)
+        mapping = mapping or remapped(SEED)
         rows = self.tables.query(statement(relation, mapping)).rows
         return {r.recipient: json.loads(r.body) for r in records(rows)}
 
@@ -374,7 +375,7 @@ def test_the_six_sources(clinic: Clinic) -> None:
         {"bill_item_id": item, "seqno": 0, "icd10_id": 1, "icd9_id": None},
         {"bill_item_id": item, "seqno": 1, "icd10_id": 99, "icd9_id": 2},
     )
-    mapping = [*remapped(SEED, FLU_REMAP), MapRow("icd9", "585.6", 14, "failed")]
+    mapping = [*remapped(SEED), MapRow("icd9", "585.6", 14, "failed")]
     found = clinic.elements(mapping)[member(1)]
     assert [(e["id"], e["status"], e["reason"]) for e in found] == [
         (9, "closed", "why"),
@@ -446,10 +447,10 @@ def test_flu_tags_reach_the_measures_that_replaced_the_deleted_ones(clinic: Clin
     clinic.tag(note, "HCPCS", "G8482")
     clinic.tag(note, "CPT", "90471")
     assert sorted(clinic.statuses()) == [(16, "closed"), (17, "closed")]
-    assert remapped([MapRow("cpt", "x", 4, "s"), MapRow("cpt", "x", 16, "s")], FLU_REMAP) == [
+    assert remapped([MapRow("cpt", "x", 4, "s"), MapRow("cpt", "x", 16, "s")]) == [
         MapRow("cpt", "x", 16, "s")
     ]
-    assert remapped(SEED[:1], {}) == SEED[:1]
+    assert remapped(SEED[:1]) == SEED[:1]
 
 
 def test_codes_with_quotes_are_only_text(clinic: Clinic) -> None:
@@ -688,11 +689,24 @@ def test_the_services_own_map(service: Measures) -> None:
     assert elation_map(feed(service).target) == SEED
 
 
+def test_the_settings_say_how_fast_is_posted(tmp_path: Path) -> None:
+    key = tmp_path / "measures.key"
+    key.write_text("elation-secret")
+    key.chmod(0o400)
+    stated = {
+        "MIRROR_MEASURES_URL": "https://qm.clinic.test",
+        "MIRROR_MEASURES_KEY_FILE": str(key),
+    }
+
+    def target(**more: str) -> Target:
+        return measure_feed(Settings.from_env(stated | more), MeasureConfig()).target
+
+    told = target(MIRROR_MEASURES_CONNECTIONS="3", MIRROR_MEASURES_PER_SECOND="2.5")
+    assert (told.connections, told.per_second) == (3, 2.5)
+    assert (target().connections, target().per_second) == (15, None)
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
-    urls = {"prod": "https://qm.clinic.test"}
-    assert service_url("prod", urls) == "https://qm.clinic.test"
-    with pytest.raises(SettingsError, match="no environment 'production'; configured: prod"):
-        service_url("production", urls)
     for wrong in (Feed("nowhere", "key"), Feed("https://x", "key", client={"speed": 1})):
         with pytest.raises(SettingsError):
             _ = wrong.target

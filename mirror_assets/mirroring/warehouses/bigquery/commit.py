@@ -50,8 +50,8 @@ _WEEK = 7 * 86_400.0
 
 
 class Turn:
-    """The right to write into a dataset, or another right of a ``name``. It ends by itself ``lease`` seconds after it was last
-    prolonged, so that a killed writer does not keep it.
+    """The right to write into a dataset, or another that ``name`` tells. It ends by itself
+    ``lease`` seconds after it was last prolonged, so that a killed writer does not keep it.
 
     It is a table whose description is its owner's token. What it says is compared before anything
     depends on it, because another writer's turn has the same name.
