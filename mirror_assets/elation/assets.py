@@ -15,7 +15,7 @@ from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.inputs import Inputs
 from mirror_assets.mirroring.warehouses.base import Warehouse
-from mirror_assets.orchestration.downstream import daily, failure, input_keys, step
+from mirror_assets.orchestration.downstream import daily, failure, input_keys, plan, step
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.settings import Settings
 
@@ -195,27 +195,29 @@ def _firewall(
         kinds={"googlecloud", "kubernetes"},
         description="Lets the cluster's external addresses through the services' App Engine"
         " firewall, so that the posts after it arrive.",
+        has_dry_runs=True,
     )
     def app_engine_firewall(
         context: dg.AssetExecutionContext, config: FirewallConfig
-    ) -> dg.MaterializeResult[Any]:
-        with step(context):
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        with step(context) as day:
             reports = [
                 firewall.update(wall, dry_run=config.dry_run, say=context.log.info)
                 for wall in walls
             ]
             lines = (line for report in reports for line in report.lines)
-            return dg.MaterializeResult(
-                metadata={
-                    "apps": len(walls),
-                    "added": sum(report.added for report in reports),
-                    "patched": sum(report.patched for report in reports),
-                    "removed": sum(report.removed for report in reports),
-                    "unchanged": sum(report.unchanged for report in reports),
-                    "dry_run": config.dry_run,
-                    "plan": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines)),
-                }
-            )
+            figures: dict[str, Any] = {
+                "apps": len(walls),
+                "added": sum(report.added for report in reports),
+                "patched": sum(report.patched for report in reports),
+                "removed": sum(report.removed for report in reports),
+                "unchanged": sum(report.unchanged for report in reports),
+                "plan": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines)),
+            }
+            if config.dry_run:
+                plan(context, day, figures)
+                return
+            yield dg.MaterializeResult(metadata=figures)
 
     return app_engine_firewall
 
@@ -234,10 +236,11 @@ def _measures(
         " nothing, a killed one goes on where it was, an old day is not posted.",
         metadata={"ledger": f"{quality_measures.LEDGER_DATASET}.*"},
         pool="quality_measure_service",
+        has_dry_runs=True,
     )
     def elation_quality_measures(
         context: dg.AssetExecutionContext, config: MeasureConfig, mirror: MirrorResource
-    ) -> Any:
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         with step(context) as day:
             read = mirror.inputs(day, quality_measures.TABLES, AS_OF)
             feed = measure_feed(mirror.settings, config)
@@ -263,13 +266,15 @@ def _measures(
                 "p50_ms": report.p50_ms or 0.0,
                 "p95_ms": report.p95_ms or 0.0,
                 "seconds": round(report.seconds, 3),
-                "dry_run": report.dry_run,
                 "superseded_by": str(report.newer or ""),
             }
             if error := quality_measures.fault(report):
                 context.log.error(report.sentence)
                 raise failure(context, error, metadata)
-            return dg.MaterializeResult(metadata=metadata)
+            if config.dry_run:
+                plan(context, day, metadata)
+                return
+            yield dg.MaterializeResult(metadata=metadata)
 
     return elation_quality_measures
 

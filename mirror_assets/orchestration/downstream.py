@@ -15,7 +15,7 @@ from mirror_assets.mirroring.errors import MirrorError, at_edge
 from mirror_assets.mirroring.inputs import Tables
 from mirror_assets.orchestration.automation import when_inputs_land
 from mirror_assets.orchestration.retries import decide_retry
-from mirror_assets.partitions import DAILY, day_of
+from mirror_assets.partitions import DAILY, day_of, key_of
 
 #: Both kinds of steps can fail, and their runs be tried again.
 StepContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
@@ -45,8 +45,12 @@ def daily(
     as_of: frozenset[str] = frozenset(),
     metadata: Mapping[str, Any] | None = None,
     pool: str = POOL,
+    has_dry_runs: bool = False,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Decorates the step of one daily asset, which starts by itself when its inputs have landed."""
+    """Decorates the step of one daily asset, which starts by itself when its inputs have landed.
+
+    One that ``has_dry_runs`` yields its result, or ``plan``s and yields nothing.
+    """
     return dg.asset(
         key=key,
         deps=list(deps),
@@ -59,6 +63,7 @@ def daily(
         automation_condition=when_inputs_land(as_of),
         metadata=dict(metadata or {}),
         pool=pool,
+        output_required=not has_dry_runs,
     )
 
 
@@ -79,6 +84,13 @@ def step(context: dg.AssetExecutionContext, where: str = "") -> Iterator[date]:
         raise
     except Exception as error:
         raise failure(context, at_edge(error, where)) from None
+
+
+def plan(context: dg.AssetExecutionContext, day: date, figures: Mapping[str, Any]) -> None:
+    """Show what a dry run found beside the asset. Nothing was made, so nothing starts after it."""
+    context.log_event(
+        dg.AssetObservation(context.asset_key, partition=key_of(day), metadata=figures)
+    )
 
 
 def failure(

@@ -133,6 +133,24 @@ class Run:
         return described
 
     @property
+    def failed_figures(self) -> dict[str, Any]:
+        """What the one step that failed had counted."""
+        (event,) = self._result.get_step_failure_events()
+        data = event.step_failure_data.user_failure_data
+        assert data is not None
+        return {name: value.value for name, value in data.metadata.items()}
+
+    @property
+    def observed(self) -> dict[str, dict[str, Any]]:
+        """What dry runs told, by asset."""
+        told = self._result.get_asset_observation_events()
+        seen = [event.asset_observation_data.asset_observation for event in told]
+        return {
+            one.asset_key.path[-1]: {name: value.value for name, value in one.metadata.items()}
+            for one in seen
+        }
+
+    @property
     def findings(self) -> list[Finding]:
         """What alerts are made of it."""
         record = self._instance.get_run_record_by_id(self.run_id)
