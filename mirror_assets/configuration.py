@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from mirror_assets.commons import cache_settings
 from mirror_assets.elation import firewall
+from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.settings import Settings, alerts, backups, connections, environment, reading
 
@@ -34,49 +36,43 @@ def variables() -> dict[str, tuple[str, str]]:
 
 
 def check(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[MirrorError]]:
-    """The settings, and everything that is missing or wrong, in any part. Asks no server."""
-    settings, found = Settings.read(environ)
-    faults: list[MirrorError] = [*found]
-    for reader in _READERS:
-        try:
-            reader(settings)
-        except MirrorError as error:
-            faults.append(error)
-    return settings, faults
+    """The settings, and everything that is missing or wrong, in any part, each told once.
 
-
-def _reachable(settings: Settings) -> None:
-    """Raise the fault of a catalog; or those of all ways to a database that are wrong, or, in
-    production, that nothing says.
+    Asks no server and fetches no secret. (A catalog's ``tables: all`` reads the inventory in the
+    landing zone.)
     """
-    databases = settings.databases()
-    faults = [*connections.faults(settings, [spec.name for spec in databases])]
-    if settings.environment == "production":
-        faults += [
-            environment.unnamed(spec.name)
-            for spec in databases
-            if not connections.is_named(settings, spec.name) and not backups.is_elsewhere(spec)
-        ]
-    environment.refuse(faults)
+    settings, found = Settings.read(environ)
+    later = chain(
+        settings.faults(),
+        _databases(settings),
+        environment.tried(
+            lambda: cache_settings.CacheSettings.from_env(settings),
+            lambda: firewall.settings_of(settings.variables),
+        ),
+        alerts.AlertSettings.faults(settings),
+    )
+    return settings, list({str(fault): fault for fault in chain(found, later)}.values())
 
 
-def _read_as_said(settings: Settings) -> None:
-    """Raise what is wrong about backups and exported tables."""
+def _databases(settings: Settings) -> Iterator[MirrorError]:
+    """What is wrong with the catalogs, or with how each database is reached and read."""
     try:
         databases = settings.databases()
-    except MirrorError:
-        return  # told already
-    reading.check(settings, databases)
+    except MirrorError as error:
+        yield error
+        return
+    for spec in databases:
+        if _needs_a_way(settings, spec) and not connections.is_named(settings, spec.name):
+            yield environment.unnamed(spec.name)
+        yield from connections.faults(settings, spec.name)
+        yield from reading.faults(settings, spec)
 
 
-#: Who reads settings, now or when a run needs them: each raises SettingsError for what is wrong.
-_READERS: tuple[Callable[[Settings], object], ...] = (
-    _reachable,
-    _read_as_said,
-    cache_settings.CacheSettings.from_env,
-    lambda settings: firewall.settings_of(settings.variables),
-    alerts.AlertSettings.from_env,
-)
+def _needs_a_way(settings: Settings, spec: DatabaseSpec) -> bool:
+    """Whether a database must be named already at the start."""
+    if backups.is_elsewhere(spec):
+        return False
+    return settings.environment == "production" or spec.entry.backup is not None
 
 
 def readme_table() -> str:

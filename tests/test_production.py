@@ -144,6 +144,7 @@ def production(
         "MIRROR_SETTLE_MINUTES": "0",
         "MIRROR_SLACK_TOKEN": alerts.token,
         "MIRROR_SLACK_API": alerts.url,
+        "MIRROR_UI_URL": "https://dagster.example.org",
         "SECRET_MANAGER_EMULATOR_HOST": secrets.host,
         **cloud_storage.variables,
     }

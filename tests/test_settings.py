@@ -7,15 +7,19 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mirror_assets import configuration
+from mirror_assets.definitions import build
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.scratch import new_scratch, remove_scratch, sweep_scratch
 from mirror_assets.orchestration.dbt_sources import environment
 from mirror_assets.settings import Settings
+from mirror_assets.settings.secrets import SecretsUnavailable
+from tests.fakes.secret_manager import SecretManager, secret_manager
 
 SECRET = "mysql+pymysql://reader:hush-hush@host/elation"
 
@@ -111,12 +115,12 @@ def test_production_takes_no_default_and_no_unreachable_database(
 
 def test_a_complete_production_is_taken(tmp_path: Path) -> None:
     stated = {
-        name: str(tmp_path / name)
-        for name in ("MIRROR_WAREHOUSE", "MIRROR_LAKE", "MIRROR_LANDING", "MIRROR_DOCUMENTS")
+        name: str(tmp_path / name) for name in ("MIRROR_LAKE", "MIRROR_LANDING", "MIRROR_DOCUMENTS")
     }
     settings, faults = configuration.check(
         {
             **stated,
+            "MIRROR_WAREHOUSE": f"ducklake:sqlite:{tmp_path}/lake.sqlite",
             "MIRROR_ENVIRONMENT": "production",
             "MIRROR_CATALOG_PATH": str(tmp_path),
             "MIRROR_DATABASES": "elation",
@@ -125,6 +129,112 @@ def test_a_complete_production_is_taken(tmp_path: Path) -> None:
     )
     assert faults == []
     assert [spec.name for spec in settings.databases()] == ["elation"]
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretManager]:
+    """A Secret Manager that answers nobody."""
+    with secret_manager() as double:
+        double.status = 503
+        monkeypatch.setenv("SECRET_MANAGER_EMULATOR_HOST", double.host)
+        yield double
+
+
+#: Every secret that a start could want, in Secret Manager.
+_NAMES = (
+    *("MIRROR_WAREHOUSE_PASSWORD", "MIRROR_MEASURES_URL", "MIRROR_MEASURES_KEY_FILE"),
+    *("MIRROR_LEDGER_URL_FILE", "MIRROR_SLACK_TOKEN", "APTIBLE_USER", "APTIBLE_PASSWORD_FILE"),
+    *("MIRROR_CACHE_JOB_SECRET_FILE", "COMMONS_EXPORT_JOB_SECRET_FILE"),
+    *("ELATION_DATABASE_URL", "ELATION_DATABASE_PASSWORD_FILE", "VIADUCT_DATABASE_URL_FILE"),
+)
+KEPT_THERE = dict.fromkeys(_NAMES, "sm://clinic-prod/a-secret")
+READING_THEM = KEPT_THERE | {
+    "MIRROR_DATABASES": "elation,commons,viaduct",
+    "COMMONS_BACKUP": "aptible:clinic",
+    "VIADUCT_BACKUP": "postgres",
+    "COMMONS_EXPORT_FILES": "gs://clinic/exports",
+    "COMMONS_EXPORT_JOB_URL": "https://hooks.example.org/export",
+    "MIRROR_CACHE_JOB_URL": "https://hooks.example.org/cache",
+}
+
+
+@pytest.fixture
+def viaduct(tmp_path: Path) -> dict[str, str]:
+    text = (
+        "database: viaduct\nkind: postgresql\ntables: [people]\n"
+        'refresh: {rule: schedule, cron: "0 5 * * *"}\n'
+    )
+    (tmp_path / "viaduct.catalog.yaml").write_text(text)
+    return {"MIRROR_CATALOG_PATH": str(tmp_path)}
+
+
+def test_the_start_needs_no_secret_manager(away: SecretManager, viaduct: dict[str, str]) -> None:
+    settings, faults = configuration.check(READING_THEM | viaduct)
+    assert faults == []
+    found = build(settings).resolve_asset_graph().get_all_asset_keys()
+    names = {"/".join(key.path) for key in found}
+    assert {"elation/quality_measures", "commons/ccd_encounter_cache", "viaduct/people"} <= names
+    assert away.asked == []
+    with pytest.raises(SecretsUnavailable, match="did not answer"):
+        settings.measures_url()
+
+
+@pytest.mark.parametrize("variable", KEPT_THERE)
+def test_a_wrong_reference_is_told_at_the_start(variable: str, viaduct: dict[str, str]) -> None:
+    (told,) = configuration.check(READING_THEM | viaduct | {variable: "sm://clinic prod"})[1]
+    assert variable in str(told.where)
+    assert "reference to a secret" in told.what
+
+
+@pytest.mark.parametrize("variable", [name for name in KEPT_THERE if name.endswith("_FILE")])
+@pytest.mark.parametrize("words", ["is not a file", "can be read by others"])
+def test_a_secret_file_that_is_missing_or_open_is_told_at_the_start(
+    variable: str, words: str, viaduct: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    if words != "is not a file":
+        file.write_text("hush-hush")
+        file.chmod(0o440)
+    (told,) = configuration.check(READING_THEM | viaduct | {variable: str(file)})[1]
+    assert variable in str(told.where)
+    assert words in told.what
+
+
+@pytest.mark.parametrize(
+    ("value", "variable", "words"),
+    [
+        ("oracle:x", "MIRROR_WAREHOUSE", "no warehouse adapter"),
+        ("ducklake:mysql:x", "MIRROR_WAREHOUSE", "SQLite file or a PostgreSQL"),
+        ("ducklake:sqlite:/", "MIRROR_WAREHOUSE", "is a folder"),
+        ("ducklake:postgres:host", "MIRROR_WAREHOUSE", "not one of PostgreSQL's"),
+        ("ducklake:postgres:host=h password=x", "MIRROR_WAREHOUSE", "holds a password"),
+        ("bigquery:?", "MIRROR_WAREHOUSE", "no address of a BigQuery project"),
+        ("bigquery:some-project", "MIRROR_LAKE", "cannot load from a folder"),
+    ],
+)
+def test_a_wrong_warehouse_is_told_at_the_start(value: str, variable: str, words: str) -> None:
+    (told,) = configuration.check({"MIRROR_WAREHOUSE": value, "MIRROR_PART_MB": "1"})[1]
+    assert told.where == variable
+    assert words in told.what
+
+
+def test_a_url_that_cannot_be_read_is_told_with_all_others() -> None:
+    wrong = {"ELATION_DATABASE_URL": "hush-hush", "MIRROR_WAREHOUSE": "oracle:x"}
+    told = [str(error) for error in configuration.check(wrong)[1]]
+    assert len(told) == 2
+    assert "database URL cannot be read" in told[1]
+    assert "hush" not in told[1]
+
+
+def test_in_production_a_link_in_slack_leads_somewhere() -> None:
+    def told(**variables: str) -> list[str | None]:
+        stated = {"MIRROR_ENVIRONMENT": "production", "MIRROR_SLACK_TOKEN": "xoxb", **variables}
+        return [error.where for error in configuration.check(stated)[1]]
+
+    assert "MIRROR_UI_URL" in told()
+    assert "MIRROR_UI_URL" not in told(MIRROR_UI_URL="https://dagster.example.org")
+    assert "MIRROR_UI_URL" not in told(MIRROR_SLACK_TOKEN="")
+    assert "MIRROR_UI_URL" not in told(MIRROR_ENVIRONMENT="local")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def definitions(settings: Settings, databases: Sequence[DatabaseSpec]) -> dg.Def
     walls = firewall.settings_of(settings.variables)
     upstream = [FIREWALL] if walls else []
     assets = [_encounters(databases)]
-    if settings.measures_url() is not None:
+    if settings.names_measures():
         assets.append(_measures(databases, upstream))
     if walls:
         assets.append(_firewall(walls, databases))

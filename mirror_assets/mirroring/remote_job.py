@@ -29,7 +29,7 @@ from mirror_assets.mirroring.errors import (
     placed,
     reason,
 )
-from mirror_assets.mirroring.secret_files import NamedSecrets
+from mirror_assets.mirroring.secret_files import NamedSecrets, Secret, told
 from mirror_assets.mirroring.ssh import SshHost, Value, read_host
 
 Log = Callable[[str], None]
@@ -206,7 +206,7 @@ class HttpJob:
     """
 
     url: str = field(repr=False)
-    secret: str = field(repr=False)
+    secret: Secret = field(repr=False)
 
     def __post_init__(self) -> None:
         parts = _parts(self.url)
@@ -216,17 +216,19 @@ class HttpJob:
                 where="remote job",
                 remedy="use an https address",
             )
-        if not self.secret or not self.secret.isascii() or not self.secret.isprintable():
-            raise SettingsError("the job's secret is empty or cannot be sent", where="remote job")
+        if isinstance(self.secret, str):
+            _check_sendable(self.secret)
 
     def run(self, lines: ProgressLines, seconds: float) -> int | None:
-        return asyncio.run(self._post(lines, seconds))
+        secret = told(self.secret)
+        _check_sendable(secret)
+        return asyncio.run(self._post(secret, lines, seconds))
 
-    async def _post(self, lines: ProgressLines, seconds: float) -> int | None:
+    async def _post(self, secret: str, lines: ProgressLines, seconds: float) -> int | None:
         import aiohttp  # here, because it would slow down loading the code location
 
         timeout = aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=_CONNECT_SECONDS)
-        headers = {"Authorization": f"Bearer {self.secret}"}
+        headers = {"Authorization": f"Bearer {secret}"}
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
@@ -269,6 +271,11 @@ class HttpJob:
     def _shown(self) -> str:
         parts = _parts(self.url)
         return f"hook {parts.hostname}{f':{parts.port}' if parts.port else ''}"
+
+
+def _check_sendable(secret: str) -> None:
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise SettingsError("the job's secret is empty or cannot be sent", where="remote job")
 
 
 def _parts(url: str) -> SplitResult:
@@ -356,7 +363,7 @@ def read_job(value: Value, secrets: NamedSecrets, prefix: str) -> RemoteJob | No
 
 def _hook(url: str, secrets: NamedSecrets, prefix: str) -> HttpJob:
     secret_file = f"{prefix}_SECRET_FILE"
-    found = secrets.in_file(secret_file)
+    found = secrets.named_in_file(secret_file)
     if not found:
         raise SettingsError(
             "the hook has no secret",

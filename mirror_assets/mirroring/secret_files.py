@@ -13,21 +13,28 @@ from typing import Protocol
 
 from mirror_assets.mirroring.errors import SettingsError
 
+#: A secret, or what fetches it when it is wanted.
+Secret = str | Callable[[], str]
 #: A file on disk, or one that is made when it is wanted.
 SecretFile = Path | Callable[[], AbstractContextManager[Path]]
 
 
 class NamedSecrets(Protocol):
-    """The secrets and files that variables name. Both raise SettingsError."""
+    """The secrets and files that variables name. Both raise SettingsError, and fetch nothing."""
 
-    def in_file(self, variable: str) -> str | None:
-        """The contents of such a file; None where it is not set."""
+    def named_in_file(self, variable: str) -> Secret | None:
+        """What such a file holds; None where it is not set."""
 
     def file(self, variable: str, *, private: bool = True) -> SecretFile | None:
         """Such a file, for a program that reads it itself; None where it is not set.
 
         Others may read it only where it is not ``private``.
         """
+
+
+def told(secret: Secret) -> str:
+    """What a secret says. Never print it. Raises SettingsError, TransientError."""
+    return secret if isinstance(secret, str) else secret()
 
 
 @contextmanager

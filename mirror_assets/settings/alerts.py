@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import time
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from mirror_assets.mirroring.errors import SettingsError
-from mirror_assets.settings.environment import Settings
+from mirror_assets.mirroring.errors import MirrorError, SettingsError
+from mirror_assets.settings.environment import Settings, tried
 
 #: Every environment variable of the alerts, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
@@ -26,6 +26,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "MIRROR_EHR_DEADLINE": ("08:00", "local time by which the day's EHR data is due, or `off`"),
     "MIRROR_EHR_ZONE": ("US/Pacific", "time zone of that deadline"),
 }
+_TOKEN = "MIRROR_SLACK_TOKEN"  # noqa: S105 - the variable's name
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -60,9 +61,21 @@ class AlertSettings:
             _settings=settings,
         )
 
+    @classmethod
+    def faults(cls, settings: Settings) -> Iterator[MirrorError]:
+        """What is wrong with them, and with the token. Asks no server."""
+        yield from tried(lambda: cls.from_env(settings), lambda: settings.secrets.named(_TOKEN))
+        is_told = settings.environment == "production" and settings.secrets.stated(_TOKEN)
+        if is_told and not settings.variables.get("MIRROR_UI_URL"):
+            yield SettingsError(
+                "is not set: every link in Slack would lead to the reader's own machine",
+                where="MIRROR_UI_URL",
+                remedy="set it to the address under which people open the Dagster UI",
+            )
+
     def token(self) -> str | None:
         """None where there is no Slack. Never print it. Raises SettingsError."""
-        return self._settings.secrets.value("MIRROR_SLACK_TOKEN")
+        return self._settings.secrets.value(_TOKEN)
 
     def run_link(self, run_id: str) -> str:
         return f"{self.ui}/runs/{run_id}"

@@ -6,7 +6,7 @@ the database live and a production that must not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,14 @@ from pathlib import Path
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import MirrorError, SettingsError
 from mirror_assets.mirroring.scratch import COPIES
+from mirror_assets.mirroring.secret_files import Secret
 from mirror_assets.mirroring.sources import (
     Provider,
     secured,
     sweep,
 )
 from mirror_assets.settings.connections import address
-from mirror_assets.settings.environment import Settings
+from mirror_assets.settings.environment import Settings, tried
 
 #: Every environment variable of the providers, its default, and what it is for.
 VARIABLES: dict[str, tuple[str, str]] = {
@@ -37,7 +38,8 @@ _ROOTS = ("APTIBLE_API_ROOT_URL", "APTIBLE_AUTH_ROOT_URL")
 def provider(settings: Settings, spec: DatabaseSpec) -> Provider:
     """Who makes and restores the backups of a database that is read from one.
 
-    Raises SettingsError.
+    Aptible is asked for nothing yet, nor is Secret Manager for its user. Raises SettingsError; of
+    a database that is dumped also SecretsUnavailable.
     """
     # imported here: nobody waits for a provider that is not asked
     if is_elsewhere(spec):
@@ -58,8 +60,14 @@ def is_elsewhere(spec: DatabaseSpec) -> bool:
     return spec.entry.backup is not None and spec.entry.backup.provider == "aptible"
 
 
-def _secret(settings: Settings, name: str) -> str:
-    found = settings.secrets.value(name)
+def faults(settings: Settings, spec: DatabaseSpec) -> Iterator[MirrorError]:
+    """What is wrong with the provider of a database that is read from a backup. Asks no server."""
+    if is_elsewhere(spec):
+        yield from tried(lambda: provider(settings, spec))
+
+
+def _secret(settings: Settings, name: str) -> Secret:
+    found = settings.secrets.named(name)
     if not found:
         raise SettingsError(
             "Aptible's API needs it, and it is not set",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from mirror_assets.mirroring.errors import MirrorError, SettingsError, placed
 from mirror_assets.mirroring.secret_files import SecretFile, check_file, check_private
 from mirror_assets.mirroring.sources import Address, Tunnel, parsed
 from mirror_assets.mirroring.ssh import SshHost, read_host
-from mirror_assets.settings.environment import Settings
+from mirror_assets.settings.environment import Settings, tried, unnamed
 from mirror_assets.settings.secrets import SCHEME, Secrets
 
 #: Every environment variable read here, its default, and what it is for.
@@ -45,8 +45,6 @@ _KEYS = frozenset(
         *("mysql_user", "mysql_password", "mysql_database"),
     ]
 )
-#: What says how a database is reached, and may lie in Secret Manager.
-_URL_PARTS = ("URL", "URL_FILE", "PASSWORD", "PASSWORD_FILE")
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PORTS = {"mysql": 3306, "mariadb": 3306, "postgresql": 5432}
 #: Of an ssh-config we read these; what we say ourselves may stand there too.
@@ -90,29 +88,43 @@ def is_named(settings: Settings, name: str) -> bool:
     )
 
 
-def faults(settings: Settings, names: Sequence[str]) -> Iterator[MirrorError]:
-    """What is wrong with the databases that are reached by SSH; asks no server."""
-    for name in names:
-        forms = (f"{name.upper()}_{form}" for form in ("SSH_HOST", "SECRET_PATH"))
-        if any(settings.variables.get(form) for form in forms):
-            try:
-                _check(settings, name)
-            except MirrorError as error:
-                yield error
+def faults(settings: Settings, name: str) -> Iterator[MirrorError]:
+    """What is wrong with the way to a database, as far as it is seen without fetching a secret.
 
-
-def _check(settings: Settings, name: str) -> None:
-    """Raise what is wrong, as far as it can be seen without fetching a secret."""
-    prefix, secrets = name.upper(), settings.secrets
-    urls = [f"{prefix}_DATABASE_{part}" for part in _URL_PARTS]
+    Asks no server.
+    """
+    prefix = name.upper()
     if settings.variables.get(f"{prefix}_SECRET_PATH"):
-        _refuse_twice(settings.variables, prefix)
-    if secrets.is_elsewhere(f"{prefix}_SECRET_PATH"):
-        _known_hosts(secrets, prefix)
-    elif any(map(secrets.is_elsewhere, urls)):
-        _host(settings, f"{prefix}_SSH_HOST")
+        yield from tried(lambda: _check_secret(settings, name))
+        return
+    yield from tried(
+        lambda: settings.named_url(name),
+        lambda: settings.secrets.named(f"{prefix}_DATABASE_PASSWORD"),
+        lambda: _check_way(settings, name, f"{prefix}_SSH_HOST"),
+    )
+
+
+def _check_secret(settings: Settings, name: str) -> None:
+    prefix = name.upper()
+    _refuse_twice(settings.variables, prefix)
+    if settings.secrets.is_elsewhere(f"{prefix}_SECRET_PATH"):
+        _known_hosts(settings.secrets, prefix)
     else:
         address(settings, name)
+
+
+def _check_way(settings: Settings, name: str, host: str) -> None:
+    """Raise what is wrong with a database's URL, and with the SSH host before it."""
+    reached = _host(settings, host) if settings.variables.get(host) else None
+    url = settings.named_url(name)
+    if url is None and reached is not None:
+        raise unnamed(name)
+    if not isinstance(url, str):
+        return
+    there = parsed(url, name, "kind+driver://user@host/db")
+    if reached is not None:
+        with placed(host):
+            _through(reached, there, host)
 
 
 def _host(settings: Settings, variable: str) -> SshHost:

@@ -24,7 +24,8 @@ from mirror_assets.mirroring.errors import (
     reason,
 )
 from mirror_assets.mirroring.landing import PART_BYTES, Landing
-from mirror_assets.mirroring.warehouses import Warehouse, open_warehouse
+from mirror_assets.mirroring.secret_files import Secret, told
+from mirror_assets.mirroring.warehouses import Warehouse, check_address, open_warehouse
 from mirror_assets.settings.secrets import Secrets
 
 T = TypeVar("T")
@@ -122,6 +123,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     ),
 }
 
+_MEASURES_URL, _MEASURES_KEY = (
+    Path(VARIABLES[name][0]) for name in ("MIRROR_MEASURES_URL_FILE", "MIRROR_MEASURES_KEY_FILE")
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -216,6 +221,17 @@ class Settings:
                     " know is deleted from it",
                 )
 
+    def faults(self) -> Iterator[MirrorError]:
+        """What is wrong with what is used later, the databases aside. Asks no server."""
+        secrets = self.secrets
+        yield from tried(
+            lambda: check_address(self.warehouse_url, self.lake),
+            lambda: secrets.named("MIRROR_WAREHOUSE_PASSWORD"),
+            lambda: secrets.named("MIRROR_MEASURES_URL", _MEASURES_URL),
+            lambda: secrets.named_in_file("MIRROR_MEASURES_KEY_FILE", _MEASURES_KEY),
+            lambda: secrets.named_in_file("MIRROR_LEDGER_URL_FILE"),
+        )
+
     @cached_property
     def secrets(self) -> Secrets:
         return Secrets(self.variables)
@@ -269,27 +285,32 @@ class Settings:
         """Whether the environment says how a database is reached; asks nobody."""
         return self.secrets.stated(_url_variable(name), _url_file(name))
 
+    def named_url(self, name: str) -> Secret | None:
+        """The URL of a database, from ``<NAME>_DATABASE_URL`` or its file; fetches none."""
+        return self.secrets.named(_url_variable(name), _url_file(name))
+
     def database_url(self, name: str) -> str:
-        """The URL of a database, from ``<NAME>_DATABASE_URL`` or its file. Never print it."""
-        url = self.secrets.value(_url_variable(name), _url_file(name))
+        """The URL of a database, completed. Never print it."""
+        url = self.named_url(name)
         if url is None:
             raise unnamed(name)
-        return self.with_password(name, url)
+        return self.with_password(name, told(url))
 
     def secret(self, variable: str) -> str | None:
         """The contents of the file that a variable names; None where it is not set."""
         return self.secrets.in_file(variable)
 
+    def names_measures(self) -> bool:
+        """Whether a variable or a file names the quality-measure service; asks nobody."""
+        return self.secrets.stated("MIRROR_MEASURES_URL", _MEASURES_URL)
+
     def measures_url(self) -> str | None:
         """The quality-measure service; None where neither a variable nor a file names it."""
-        return self.secrets.value(
-            "MIRROR_MEASURES_URL", Path(VARIABLES["MIRROR_MEASURES_URL_FILE"][0])
-        )
+        return self.secrets.value("MIRROR_MEASURES_URL", _MEASURES_URL)
 
     def measures_key(self) -> str | None:
         """The quality-measure service's API key; None where no file holds one. Never print it."""
-        variable = "MIRROR_MEASURES_KEY_FILE"
-        return self.secrets.in_file(variable, Path(VARIABLES[variable][0]))
+        return self.secrets.in_file("MIRROR_MEASURES_KEY_FILE", _MEASURES_KEY)
 
     def ledger_url(self) -> str | None:
         """The delivery ledger's PostgreSQL; None where the warehouse keeps it. Never print it."""
@@ -336,6 +357,15 @@ class Settings:
                 where=str(self.scratch),
                 remedy="check space and rights of MIRROR_SCRATCH, then run the partition again",
             ) from None
+
+
+def tried(*checks: Callable[[], object]) -> Iterator[MirrorError]:
+    """What each of some checks raises."""
+    for check in checks:
+        try:
+            check()
+        except MirrorError as error:
+            yield error
 
 
 def refuse(faults: Sequence[MirrorError]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.errors import SettingsError
+from mirror_assets.mirroring.errors import MirrorError, SettingsError
 from mirror_assets.mirroring.sources import ExportJob, Files, Source, join, open_backup, open_source
 from mirror_assets.settings import Settings, backups
 from mirror_assets.settings.connections import address
+from mirror_assets.settings.environment import tried
 
 _JOB = "<NAME>_EXPORT_JOB"
 #: Every environment variable of exported tables, its default, and what it is for.
@@ -51,12 +52,10 @@ def source(
     return found if joined is None else join(spec, found, *joined)
 
 
-def check(settings: Settings, databases: Sequence[DatabaseSpec]) -> None:
-    """Raise what is wrong about backups and exported tables. Asks no server."""
-    for spec in databases:
-        if spec.entry.backup is not None:
-            backups.provider(settings, spec)
-        _exported(settings, spec)
+def faults(settings: Settings, spec: DatabaseSpec) -> Iterator[MirrorError]:
+    """What is wrong about a database's backups and exported tables. Asks no server."""
+    yield from backups.faults(settings, spec)
+    yield from tried(lambda: _exported(settings, spec))
 
 
 def _exported(settings: Settings, spec: DatabaseSpec) -> tuple[Files, ExportJob | None] | None:

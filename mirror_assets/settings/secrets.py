@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 from mirror_assets.mirroring.errors import SettingsError, TransientError
 from mirror_assets.mirroring.google_login import may_pass
-from mirror_assets.mirroring.secret_files import SecretFile, check_file, check_private, in_memory
+from mirror_assets.mirroring.secret_files import (
+    Secret,
+    SecretFile,
+    check_file,
+    check_private,
+    in_memory,
+    told,
+)
 
 if TYPE_CHECKING:
     from google.cloud.secretmanager_v1 import SecretManagerServiceClient
@@ -54,19 +61,29 @@ class Secrets:
 
         Raises SettingsError, SecretsUnavailable.
         """
+        secret = self.named(variable, default)
+        return None if secret is None else told(secret)
+
+    def named(self, variable: str, default: Path | None = None) -> Secret | None:
+        """The same, but fetched from Secret Manager when it is wanted. Raises SettingsError."""
         text = self._variables.get(variable)
         if not text:
-            return self.in_file(f"{variable}_FILE", default)
-        return self._fetch(variable, text) if text.startswith(SCHEME) else text
+            return self.named_in_file(f"{variable}_FILE", default)
+        return self._later(variable, text) if text.startswith(SCHEME) else text
 
     def in_file(self, variable: str, default: Path | None = None) -> str | None:
         """The contents of the file that a variable names; None when there is none by default.
 
         Raises SettingsError when it is missing or others can read it, SecretsUnavailable.
         """
+        secret = self.named_in_file(variable, default)
+        return None if secret is None else told(secret)
+
+    def named_in_file(self, variable: str, default: Path | None = None) -> Secret | None:
+        """The same, but fetched from Secret Manager when it is wanted. Raises SettingsError."""
         stated = self._variables.get(variable, "")
         if stated.startswith(SCHEME):
-            return self._fetch(variable, stated)
+            return self._later(variable, stated)
         path = Path(stated) if stated else default
         if path is None or not (stated or path.is_file()):
             return None
@@ -95,6 +112,10 @@ class Secrets:
 
     def _in_memory(self, variable: str, reference: str) -> AbstractContextManager[Path]:
         return in_memory(variable.lower(), f"{self._fetch(variable, reference)}\n")
+
+    def _later(self, variable: str, reference: str) -> Secret:
+        check_reference(variable, reference)
+        return partial(self._fetch, variable, reference)
 
     def _fetch(self, variable: str, reference: str) -> str:
         if reference not in self._fetched:

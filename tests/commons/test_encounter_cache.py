@@ -498,6 +498,24 @@ def test_a_hook_needs_a_secret_that_can_be_sent(secret: str) -> None:
         HttpJob("https://hooks.example.org/run", secret)
 
 
+def test_a_secret_that_lies_elsewhere_is_fetched_when_the_job_runs(
+    hook: Hook, database: Database
+) -> None:
+    asked = []
+
+    def fetched() -> str:
+        asked.append("once")
+        return SECRET
+
+    hook.command = ("true",)
+    job = HttpJob(hook.url, fetched)
+    assert asked == []
+    assert job.run(ProgressLines(print), 30) == 0
+    assert asked == ["once"]
+    with pytest.raises(SettingsError, match="cannot be sent"):
+        HttpJob(hook.url, lambda: "two\nlines").run(ProgressLines(print), 30)
+
+
 def test_secrets_are_not_shown(database: Database) -> None:
     shown = repr(HttpJob(f"https://hooks.example.org/?token={CANARY}", SECRET))
     assert SECRET not in shown

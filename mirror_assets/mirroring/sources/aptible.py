@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
-import aiohttp
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -32,6 +31,7 @@ from mirror_assets.mirroring.errors import (
     SourceUnavailable,
 )
 from mirror_assets.mirroring.loopback import LOOPBACK
+from mirror_assets.mirroring.secret_files import Secret, told
 from mirror_assets.mirroring.sources.backup import is_copy, rule_of
 from mirror_assets.mirroring.sources.base import Copy, Pause
 from mirror_assets.mirroring.sources.tunnel import begin
@@ -59,8 +59,8 @@ _Method = Literal["GET", "POST", "PUT"]
 class AptibleUser:
     """A user of Aptible without a second factor, and where its two APIs are."""
 
-    user: str = field(repr=False)
-    password: str = field(repr=False)
+    user: Secret = field(repr=False)
+    password: Secret = field(repr=False)
     api: str = "https://api.aptible.com"
     auth: str = "https://auth.aptible.com"
 
@@ -305,8 +305,8 @@ class _Api:
         if self._token is None:
             body = {
                 "grant_type": "password",
-                "username": self._user.user,
-                "password": self._user.password,
+                "username": told(self._user.user),
+                "password": told(self._user.password),
                 "scope": "manage",
             }
             answer = self._tried("POST", f"{self._user.auth}/tokens", pause, body)
@@ -417,6 +417,8 @@ class _Answer:
 
 
 async def _request(method: str, url: str, body: _Json | None, token: str | None) -> _Answer:
+    import aiohttp  # here, because it would slow down loading the code location
+
     headers = {"Accept": "application/hal+json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"

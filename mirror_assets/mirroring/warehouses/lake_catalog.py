@@ -104,7 +104,10 @@ class Catalog(Protocol):
 def open_catalog(url: str, password: str | None = None) -> Catalog:
     """The catalog that MIRROR_WAREHOUSE names. Raises SettingsError."""
     if url.startswith(_SQLITE):
-        return SqliteCatalog(Path(url.removeprefix(_SQLITE)))
+        path = Path(url.removeprefix(_SQLITE))
+        if path.is_dir():
+            raise SettingsError(f"{path} is a folder", where=_WHERE, remedy="name a file in it")
+        return SqliteCatalog(path)
     if url.startswith(_POSTGRES):
         return PostgresCatalog(url.removeprefix(_POSTGRES), password)
     raise SettingsError(

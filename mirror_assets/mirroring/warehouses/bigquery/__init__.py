@@ -25,7 +25,7 @@ from mirror_assets.mirroring.warehouses.base import Rows
 from mirror_assets.mirroring.warehouses.bigquery import fields, sql
 from mirror_assets.mirroring.warehouses.bigquery.commit import Carrier, Journal, Turn
 from mirror_assets.mirroring.warehouses.bigquery.plan import OWN, folder_of
-from mirror_assets.mirroring.warehouses.bigquery.service import Service
+from mirror_assets.mirroring.warehouses.bigquery.service import Service, is_local
 from mirror_assets.mirroring.warehouses.bigquery.transaction import BigQueryTransaction
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class BigQueryWarehouse:
     def __init__(
         self, url: str, lake: str, *, lease: float = 600.0, patience: float = 300.0
     ) -> None:
-        project, options = addressed(url)
+        project, options = check_address(url, lake)
         self._service = Service(
             project,
             location=options.get("location"),
@@ -61,12 +61,6 @@ class BigQueryWarehouse:
             patience=patience,
         )
         self._lake = storage.lake(f"{lake.rstrip('/')}/{_FOLDER}")
-        if self._lake.local and not self._service.is_local:
-            raise SettingsError(
-                "BigQuery cannot load from a folder of this machine",
-                where="MIRROR_LAKE",
-                remedy="use gs://<bucket>/<folder>, in the location of the datasets",
-            )
         self._lease = lease
         self._patience = patience
         self._mutex = threading.RLock()
@@ -269,6 +263,18 @@ class BigQueryWarehouse:
     def close(self) -> None:
         """Let go of connections."""
         self._service.close()
+
+
+def check_address(url: str, lake: str) -> tuple[str, dict[str, str]]:
+    """The same, with a lake that the project can load from. Raises SettingsError."""
+    project, options = addressed(url)
+    if "://" not in lake and not is_local(options.get("endpoint")):
+        raise SettingsError(
+            "BigQuery cannot load from a folder of this machine",
+            where="MIRROR_LAKE",
+            remedy="use gs://<bucket>/<folder>, in the location of the datasets",
+        )
+    return project, options
 
 
 def addressed(url: str) -> tuple[str, dict[str, str]]:
