@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ from mirror_assets.mirroring import discover as discovery
 from mirror_assets.mirroring import doctor as examination
 from mirror_assets.mirroring import lifecycle as expiry
 from mirror_assets.mirroring import status as state
-from mirror_assets.mirroring.catalog import Tls
+from mirror_assets.mirroring.catalog import DatabaseSpec, Tls
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.proof.verify import AGAINST, Against, TableProof, verifier
 from mirror_assets.mirroring.scratch import remove_scratch
@@ -246,10 +247,12 @@ def _write_catalog(settings: Settings, proposal: discovery.Discovery) -> None:
 def doctor() -> None:
     """Look at everything the mirrors need. Exits 1 when something is broken."""
     settings, faults = configuration.check()
-    warehouse = settings.warehouse()
-    click.get_current_context().call_on_close(warehouse.close)
-    wrong = [examination.Finding.of("fail", error.where or "settings", error) for error in faults]
-    databases = [] if faults else settings.databases()
+    warehouse, unopened = _openable(settings)
+    told = {str(error): error for error in (*faults, *unopened)}.values()
+    wrong = [examination.Finding.of("fail", error.where or "settings", error) for error in told]
+    databases: tuple[DatabaseSpec, ...] = ()
+    with suppress(MirrorError):  # told already
+        databases = settings.databases()
     findings = examination.examine(
         databases,
         landing=settings.landing(),
@@ -335,9 +338,21 @@ main.add_command(sample_demo.demo)
 
 def _open() -> tuple[Settings, Warehouse]:
     settings = Settings.from_env()
+    return settings, _opened(settings)
+
+
+def _opened(settings: Settings) -> Warehouse:
     warehouse = settings.warehouse()
     click.get_current_context().call_on_close(warehouse.close)
-    return settings, warehouse
+    return warehouse
+
+
+def _openable(settings: Settings) -> tuple[Warehouse | None, list[MirrorError]]:
+    """The warehouse, or why it cannot be opened."""
+    try:
+        return _opened(settings), []
+    except MirrorError as error:
+        return None, [error]
 
 
 def _day(text: str | None) -> date:

@@ -147,6 +147,33 @@ def test_doctor_tells_settings_that_are_wrong(
     assert "512MB" in result.output
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("MIRROR_WAREHOUSE", "oracle:x", "no warehouse adapter"),
+        ("MIRROR_WAREHOUSE", "bigquery:some-project", "cannot load from a folder"),
+        ("MIRROR_WAREHOUSE_PASSWORD_FILE", "/nowhere", "/nowhere is not a file"),
+    ],
+)
+def test_doctor_looks_at_all_the_rest_without_a_warehouse(
+    bench: Bench,
+    mirror: Mirror,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    words: str,
+) -> None:
+    bench.run("CREATE TABLE good (id int)")
+    bench.catalog(["good"])
+    monkeypatch.setenv(variable, value)
+    result = mirror("doctor")
+    assert result.exit_code == 1
+    assert result.output.count(words) == 1, result.output
+    lines = result.output.splitlines()
+    for subject in ("source clinic", "login clinic"):
+        assert any(subject in line and line.startswith("ok") for line in lines), result.output
+
+
 def test_doctor_names_rights_that_a_reader_needs_not(
     bench: Bench, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:

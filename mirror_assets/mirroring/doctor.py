@@ -44,29 +44,32 @@ def examine(
     databases: Sequence[DatabaseSpec],
     *,
     landing: Landing,
-    warehouse: Warehouse,
+    warehouse: Warehouse | None,
     lake: str,
     documents: str,
     address_of: Callable[[DatabaseSpec], Address],
     source_of: Callable[[DatabaseSpec], Source],
     provider_of: Callable[[DatabaseSpec], Provider],
 ) -> Iterator[Finding]:
-    """Every finding, as it is made."""
+    """Every finding, as it is made; without a warehouse, those of all else."""
     yield _driver()
     for subject, place in (("lake", lake), ("landing zone", landing.root)):
         if "://" not in place:
             yield _space(subject, Path(place))
     if landing.root.startswith("gs://"):
         yield _expiry(landing, databases, {"the lake": lake, "the documents": documents})
-    yield _warehouse(warehouse)
+    if warehouse is not None:
+        yield _warehouse(warehouse)
     for spec in databases:
-        yield from _dataset(spec, warehouse)
+        if warehouse is not None:
+            yield from _dataset(spec, warehouse)
         if spec.entry.backup is None:
             yield from _way(spec, address_of)
         else:
             yield _leftovers(spec, provider_of)
         yield from _reached(spec, source_of)
-        yield _newest_day(spec, warehouse)
+        if warehouse is not None:
+            yield _newest_day(spec, warehouse)
 
 
 def _driver() -> Finding:
