@@ -63,10 +63,11 @@ docs-alerts: setup ## Write docs/alerts.md from the code
 lock: setup ## Resolve the lock files again (hashes, no index addresses)
 	@.ci/lock
 
-# Of a registry of yours, and a tag that is used once; BASE with its digest makes it repeatable.
-image: ## The image of production: make image IMAGE=registry/mirror-assets TAG=..
-	@test -n "$(IMAGE)" -a -n "$(TAG)" || { echo "make image IMAGE=registry/mirror-assets TAG=.." >&2; exit 1; }
-	docker build -f deploy/Dockerfile $(if $(BASE),--build-arg BASE=$(BASE)) -t $(IMAGE):$(TAG) .
+# Of a registry of yours, a tag that is used once, and a base that nobody can move.
+image: ## The image of production: make image IMAGE=registry/mirror-assets TAG=.. BASE=..@sha256:..
+	@test -n "$(IMAGE)" -a -n "$(TAG)" || { echo "make image IMAGE=registry/mirror-assets TAG=.. BASE=.." >&2; exit 1; }
+	@[[ "$(BASE)" =~ @sha256:[0-9a-f]{64}$$ ]] || { echo "BASE names no digest. Next: docker buildx imagetools inspect python:3.11-slim-bookworm, then make image .. BASE=docker.io/library/python:3.11-slim-bookworm@sha256:.." >&2; exit 1; }
+	@docker build -f deploy/Dockerfile --build-arg BASE=$(BASE) -t $(IMAGE):$(TAG) .
 
 clean: ## Stop the demo's servers and delete .mirror and .venv
 	@if [ -d .mirror/servers ] && [ -x .venv/bin/mirror ]; then mirror demo stop; fi

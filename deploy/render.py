@@ -19,8 +19,18 @@ def site(text: str) -> dict[str, str]:
 def rendered(variables: dict[str, str]) -> dict[str, str]:
     """Every file by its name, filled in. Raises KeyError naming a variable that is missing."""
     stated = {name: value for name, value in variables.items() if value}
+    if "SOURCE_PORTS" in stated:
+        stated["SOURCE_PORTS"] = _ports(stated["SOURCE_PORTS"])
     sources = [HERE / "values.yaml", *sorted((HERE / "manifests").glob("*.yaml"))]
     return {path.name: Template(path.read_text()).substitute(stated) for path in sources}
+
+
+def _ports(text: str) -> str:
+    """Numbers separated by commas, as items of a network policy's list."""
+    ports = [port.strip() for port in text.split(",")]
+    if not all(port.isdecimal() and 0 < int(port) < 1 << 16 for port in ports):
+        sys.exit(f"SOURCE_PORTS says {text!r}: write numbers such as 22,3306,5432")
+    return ", ".join(f"{{protocol: TCP, port: {port}}}" for port in ports)
 
 
 def main() -> None:

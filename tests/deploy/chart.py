@@ -23,6 +23,8 @@ SITE = {
     "LAKE": "gs://a-project-lake/lake",
     "DOCUMENTS": "gs://a-project-documents/members",
     "WAREHOUSE": "ducklake:postgres:host=10.0.0.5",
+    "UI_URL": "https://dagster.example.org",
+    "SOURCE_PORTS": "22,3306,5432",
 }
 INSTANCE_MAP = "dagster-instance"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,8 +18,10 @@ from dagster_gcp.gcs import GCSComputeLogManager
 from packaging.requirements import Requirement
 
 from deploy import render, surplus
+from mirror_assets import configuration
 from mirror_assets.mirroring.catalog import Pods
 from mirror_assets.settings import Settings
+from mirror_assets.settings.alerts import AlertSettings
 from mirror_assets.settings.environment import VARIABLES
 from tests.deploy import chart
 from tests.fakes.kubernetes import amount, faults
@@ -116,6 +119,19 @@ def test_the_instance_takes_its_configuration(tmp_path: Path) -> None:
     assert config["run_retries"]["max_retries"] == 1
 
 
+def test_no_run_is_ended_that_may_take_as_long() -> None:
+    """Commons' day may take five hours; docs/scale.md computes the largest one."""
+    found = re.search(r"^\| \*\*the day takes, hours\*\* \|(.*)\|$", _scale(), re.MULTILINE)
+    assert found
+    longest = max(5.0, *(float(text.strip("* ")) for text in found[1].split("|")))
+    monitoring = chart.values()["additionalInstanceConfig"]["run_monitoring"]
+    assert monitoring["max_runtime_seconds"] / 3600 > 1.5 * longest
+
+
+def _scale() -> str:
+    return (ROOT / "docs" / "scale.md").read_text()
+
+
 def test_compute_logs_go_to_a_bucket_that_forgets_them() -> None:
     from dagster._config import validate_config
 
@@ -153,8 +169,12 @@ def test_the_settings_are_enough_for_production_and_all_are_known(tmp_path: Path
     found, wrong = Settings.read(stated)
     assert found.environment == "production"
     assert wrong == []
-    known = {name for name in stated if name in VARIABLES or "_DATABASE_" in name}
+    declared = configuration.variables()
+    known = {name for name in stated if name in declared or "_DATABASE_" in name}
     assert known == set(stated)
+    assert list(AlertSettings.faults(found)) == []
+    assert found.secrets.stated("MIRROR_SLACK_TOKEN")
+    assert AlertSettings.from_env(found).run_link("1") == "https://dagster.example.org/runs/1"
     for database in found.databases():
         assert found.names_database(database.name)
 
@@ -191,6 +211,21 @@ def test_network_policies_name_labels_that_pods_have() -> None:
         if policy["spec"]["podSelector"]
     }
     assert asked == worn == {"control", "data"}
+
+
+@pytest.mark.parametrize("stated", ["22,3306,5432", "2222, 30022"])
+def test_the_sources_are_reached_at_the_ports_of_the_site(stated: str) -> None:
+    text = render.rendered(chart.SITE | {"SOURCE_PORTS": stated})["network.yaml"]
+    (data,) = [p for p in yaml.safe_load_all(text) if p and p["metadata"]["name"] == "data"]
+    assert faults(data) == []
+    ports = [port["port"] for rule in data["spec"]["egress"] for port in rule["ports"]]
+    assert ports == [443, *(int(port) for port in stated.split(","))]
+
+
+@pytest.mark.parametrize("stated", ["ssh", "0", "65536", "22;23"])
+def test_a_port_that_is_none_is_refused(stated: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"SOURCE_PORTS.*such as 22,3306"):
+        render.rendered(chart.SITE | {"SOURCE_PORTS": stated})
 
 
 def test_the_accounts_exist_that_the_values_name() -> None:
@@ -297,7 +332,7 @@ def test_the_image_runs_as_a_numeric_user_who_owns_no_code() -> None:
 def test_the_image_installs_by_hash_and_pins_its_base() -> None:
     instructions = _instructions()
     (base,) = [rest for word, rest in instructions if word == "ARG"]
-    assert re.fullmatch(r"BASE=[\w./-]+:3\.11\.\d+-slim-bookworm", base)
+    assert base == "BASE", "no default: a tag can be moved"
     assert {rest.split()[0] for word, rest in instructions if word == "FROM"} == {"${BASE}"}
     runs = [part for _, rest in instructions for part in rest.split("&&")]
     installs = [part for part in runs if "pip install" in part]
@@ -325,14 +360,39 @@ def test_the_image_is_not_built_without_what_the_instance_names() -> None:
     assert looked_for == {"dagster_gcp", "dagster_k8s", "dagster_postgres", "MySQLdb"}
 
 
-def test_make_image_builds_this_recipe() -> None:
-    done = subprocess.run(
-        ["make", "-n", "image", "IMAGE=registry/mirror", "TAG=1"],
+def test_the_image_can_restore_dumped_backups() -> None:
+    """Its server's programs, and no server of the image's own."""
+    (install,) = [r for _, r in _instructions() if "openssh-client" in r]
+    assert "postgresql" in install.split()
+    assert install.index("create_main_cluster = false") < install.index("apt-get install")
+
+
+def _make_image(folder: Path, *variables: str) -> subprocess.CompletedProcess[str]:
+    """What `make image` asks docker for, which is not here."""
+    docker = folder / "docker"
+    docker.write_text('#!/bin/sh\necho "docker $*"\n')
+    docker.chmod(0o700)
+    return subprocess.run(
+        ["make", "image", "IMAGE=registry/mirror", "TAG=1", *variables],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=True,
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
     )
-    assert "docker build" in done.stdout
-    assert "-f deploy/Dockerfile" in done.stdout
-    assert "-t registry/mirror:1" in done.stdout
+
+
+def test_make_image_builds_this_recipe_on_a_base_that_nobody_can_move(tmp_path: Path) -> None:
+    base = f"docker.io/library/python:3.11.14-slim-bookworm@sha256:{'a1' * 32}"
+    done = _make_image(tmp_path, f"BASE={base}")
+    assert done.stdout.split() == [
+        *("docker", "build", "-f", "deploy/Dockerfile", "--build-arg", f"BASE={base}"),
+        *("-t", "registry/mirror:1", "."),
+    ]
+
+
+@pytest.mark.parametrize("base", ["", "python:3.11.14-slim-bookworm", "python@sha256:a1"])
+def test_make_image_refuses_a_base_without_its_digest(tmp_path: Path, base: str) -> None:
+    done = _make_image(tmp_path, f"BASE={base}")
+    assert done.returncode != 0
+    assert "docker" not in done.stdout
+    assert "@sha256:" in done.stderr
