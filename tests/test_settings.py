@@ -342,7 +342,22 @@ def test_every_variable_that_the_code_reads_is_declared() -> None:
         if word.startswith("MIRROR_") and word not in _NOT_VARIABLES
     }
     assert used <= declared
+    assert set(re.findall(r"\bAPTIBLE_[A-Z_]*[A-Z]", text)) <= known.keys()
+    # of a database or a job: f"{prefix}_SSH_HOST", f"{name.upper()}_BACKUP"
+    ends = set(
+        re.findall(r"\{(?:prefix|name|spec\.name\.upper\(\)|name\.upper\(\))\}(_[A-Z_]+)\b", text)
+    )
+    assert len(ends) > 10
+    assert [end for end in ends if not any(f"{end}_" in f"{name}_" for name in known)] == []
+    own = {name.removeprefix("<NAME>") for name in known if name.startswith("<NAME>")}
+    assert len(own) > 10
+    assert [end for end in own if not _is_read(end, ends)] == []
     assert all(purpose for _default, purpose in known.values())
+
+
+def _is_read(variable: str, ends: set[str]) -> bool:
+    """Whether the code names a variable, or its file, by an end of its name."""
+    return any(variable.endswith(end) for end in ends) or variable.removesuffix("_FILE") in ends
 
 
 _NOT_VARIABLES = {
