@@ -159,7 +159,9 @@ def _checks(name: str, figures: dict[str, Any]) -> Sequence[Check]:
     return (
         at_most(f"{name}: one more day after {DAYS} / first day, CPU", figures["grown"], 1.5),
         at_most(f"{name}: a latest view", figures["view"], 100, "ms"),
-        at_most(f"{name}: the longest wait for a turn, {_RIVALS} at once", figures["waited"], 0, "s"),
+        at_most(
+            f"{name}: the longest wait for a turn, {_RIVALS} at once", figures["waited"], 0, "s"
+        ),
         at_most(f"{name}: chunks that failed when published at once", figures["failed"], 0),
     )
 
