@@ -1,4 +1,4 @@
-"""What the doctor looks at beyond the mirrors: Slack, and the cluster that runs are launched in."""
+"""What the doctor looks at beyond the mirrors: Slack, and the cluster that steps are started in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mirror_assets.settings.alerts import AlertSettings
 
 _SECONDS = 10
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-#: What launching a run, watching it and ending it takes: verb, API group, resource.
+#: What starting a step's pod, watching it and ending it takes: verb, API group, resource.
 _RIGHTS = (
     ("create", "batch", "jobs"),
     ("get", "batch", "jobs"),
@@ -61,7 +61,7 @@ def slack(settings: Settings) -> Finding:
 
 
 def cluster() -> Finding:
-    """Whether we may launch runs in the cluster that we are in, if we are in one."""
+    """Whether we may start steps in the cluster that we are in, if we are in one."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return Finding("ok", "Kubernetes", "not in a cluster: runs are processes of this machine")
     from kubernetes import client, config  # type: ignore[import-untyped]  # here: slow to import
@@ -76,7 +76,10 @@ def cluster() -> Finding:
 
 
 def rights(api: Any, namespace: str) -> Finding:
-    """What our service account may do in a namespace, by the API's own account."""
+    """What our service account may do in a namespace, by the API's own account.
+
+    It starts the pods of steps; runs are launched by the daemon, whose account we may not ask of.
+    """
     from kubernetes import client
 
     missing = []
@@ -93,4 +96,11 @@ def rights(api: Any, namespace: str) -> Finding:
     if missing:
         what = f"this service account may not {', '.join(missing)} in {namespace}"
         return Finding("fail", "Kubernetes", what, "bind the chart's role: docs/deploy.md")
-    return Finding("ok", "Kubernetes", f"runs can be launched in {namespace}")
+    daemon = f"--as system:serviceaccount:{namespace}:dagster"
+    return Finding(
+        "ok",
+        "Kubernetes",
+        f"this pod's account may start steps in {namespace}; the daemon's, which launches runs, was"
+        " not looked at",
+        f"kubectl auth can-i create jobs -n {namespace} {daemon}",
+    )

@@ -75,7 +75,10 @@ ALL = ("create jobs", "get jobs", "delete jobs", "list pods", "get pods/log")
 
 def test_an_account_with_all_rights() -> None:
     with api_that_allows(*ALL) as api:
-        assert rights(api, "mirror").verdict == "ok"
+        found = rights(api, "mirror")
+    assert found.verdict == "ok"
+    assert "the daemon's, which launches runs, was not looked at" in found.found
+    assert found.next.endswith("-n mirror --as system:serviceaccount:mirror:dagster")
 
 
 @pytest.mark.parametrize("lacking", ALL)

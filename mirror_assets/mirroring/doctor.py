@@ -17,6 +17,8 @@ from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.landing import Landing
 from mirror_assets.mirroring.sources import Address, Provider, Source, leftovers, shown_tls
 from mirror_assets.mirroring.status import days
+from mirror_assets.mirroring.storage import Storage
+from mirror_assets.mirroring.storage import lake as lake_at
 from mirror_assets.mirroring.warehouses.base import Warehouse
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -53,9 +55,7 @@ def examine(
 ) -> Iterator[Finding]:
     """Every finding, as it is made; without a warehouse, those of all else."""
     yield _driver()
-    for subject, place in (("lake", lake), ("landing zone", landing.root)):
-        if "://" not in place:
-            yield _space(subject, Path(place))
+    yield from _places(landing, lake, documents)
     if landing.root.startswith("gs://"):
         yield _expiry(landing, databases, {"the lake": lake, "the documents": documents})
     if warehouse is not None:
@@ -81,6 +81,25 @@ def _driver() -> Finding:
         "PyMySQL, which is right but several times slower",
         "apt-get install libmariadb-dev, then make setup",
     )
+
+
+def _places(landing: Landing, lake: str, documents: str) -> Iterator[Finding]:
+    """Room in folders, and the right to write and delete in Cloud Storage."""
+    of_documents = Storage(documents, name="the documents' storage", setting="MIRROR_DOCUMENTS")
+    places = {"lake": lake_at(lake), "landing zone": landing.files, "documents": of_documents}
+    for subject, place in places.items():
+        if not place.local:
+            yield _writable(subject, place)
+        elif place is not of_documents:  # small, and beside the others
+            yield _space(subject, Path(place.root))
+
+
+def _writable(subject: str, place: Storage) -> Finding:
+    try:
+        place.probe()
+    except MirrorError as error:
+        return Finding.of("fail", subject, error)
+    return Finding("ok", subject, f"a file was written to {place.root} and deleted")
 
 
 def _space(subject: str, folder: Path) -> Finding:
@@ -133,9 +152,9 @@ def _warehouse(warehouse: Warehouse) -> Finding:
 def _dataset(spec: DatabaseSpec, warehouse: Warehouse) -> Iterator[Finding]:
     """What is to be known of the database's place in the warehouse."""
     subject = f"dataset {spec.dataset}"
-    view = spec.view_name(spec.tables[0].name) if spec.tables else ""
+    views = [spec.view_name(table.name) for table in spec.tables]
     try:
-        told = warehouse.look_at(spec.dataset, view)
+        told = warehouse.look_at(spec.dataset, views)
     except MirrorError as error:
         yield Finding.of("fail", subject, error)
         return

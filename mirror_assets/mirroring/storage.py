@@ -142,6 +142,13 @@ class Storage:
         with suppress(FileNotFoundError):
             self.fs.rm(folder, recursive=True)
 
+    def probe(self) -> None:
+        """Write and delete a small file. Raises what whoever does so in earnest would meet."""
+        path = f"{self.root}/.probe-{secrets.token_hex(8)}"
+        with self.guard(self._name):
+            self.put({path: b"probe"})
+            self.delete(path)
+
     def persist(self) -> None:
         """Wait until what was written so far would survive a power cut.
 

@@ -324,8 +324,13 @@ def test_the_doctor_tells_location_rights_and_costs(cloud: CloudBench) -> None:
     assert "not there yet" in look()["ok"].found
     published(cloud, spec)
     assert look()["ok"].found == (
-        "in US, can be written; a query of all of patient_latest reads 0.000 MB"
+        "in US, can be written; reading all of its 2 latest views is 0.000 MB"
     )
+    views = ["patient_latest", "visit_latest"]
+    each = [cloud.warehouse._cost("clinic_mirror", [view]) for view in views]
+    assert [size > 0 for size in each] == [True, True]
+    assert cloud.warehouse._cost("clinic_mirror", views) == sum(each)
+    assert cloud.warehouse._cost("clinic_mirror", 60 * views) == 60 * sum(each)
     cloud.double.faults.append(Fault("POST", "/tables$", 403, "accessDenied"))
     refused = look()["fail"]
     assert "accessDenied" in refused.found

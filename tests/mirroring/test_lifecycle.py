@@ -13,7 +13,7 @@ from mirror_assets.mirroring.errors import LandingFault, SettingsError
 from mirror_assets.mirroring.landing import Landing
 from mirror_assets.mirroring.storage import Storage
 from mirror_assets.settings import Settings
-from tests.fakes.cloud_storage import CloudStorage
+from tests.fakes.cloud_storage import CloudStorage, Fault, FaultyStorage
 
 FOREIGN = {
     "action": {"type": "SetStorageClass", "storageClass": "NEARLINE"},
@@ -124,6 +124,35 @@ def test_the_doctor_tells_what_the_rules_do(
     assert found.verdict == verdict
     assert words in found.found
     assert bool(found.next) == (verdict != "ok")
+
+
+def test_the_doctor_writes_and_deletes_a_file_in_every_place(
+    cloud_storage: CloudStorage, bucket: str
+) -> None:
+    assert _looked_at(bucket) == {"lake": "ok", "landing zone": "ok", "documents": "ok"}
+    assert not cloud_storage.objects(bucket)
+
+
+@pytest.mark.parametrize("request_", ["POST /upload", "DELETE /storage.*documents"])
+def test_the_doctor_tells_where_files_cannot_be_written_or_deleted(
+    cloud_storage: CloudStorage, bucket: str, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    faulty = FaultyStorage(cloud_storage, Fault(403, request_, times=99))
+    with faulty.serve() as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        found = _looked_at(bucket)
+    everywhere = "fail" if request_.startswith("POST") else "ok"
+    assert found == {"lake": everywhere, "landing zone": everywhere, "documents": "fail"}
+
+
+def _looked_at(bucket: str) -> dict[str, str]:
+    landing = Settings.from_env({"MIRROR_LANDING": f"{bucket}/landing"}).landing()
+    findings = list(doctor._places(landing, f"{bucket}/lake", f"{bucket}/documents"))
+    for finding in findings:
+        refused = finding.verdict == "fail"
+        assert ("lack a permission (HTTP 403)" in finding.found) == refused, finding
+        assert ("roles/storage.objectUser" in finding.next) == refused
+    return {finding.subject: finding.verdict for finding in findings}
 
 
 def _finding(landing: Landing, databases: list[DatabaseSpec], lake: str, documents: str) -> Finding:

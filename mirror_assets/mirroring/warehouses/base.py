@@ -178,8 +178,8 @@ class Warehouse(Protocol):
     def maintain(self, *, time_travel_days: int) -> dict[str, int]:
         """Expire old snapshots, delete files nothing refers to, sweep orphans; what was done."""
 
-    def look_at(self, dataset: str, view: str) -> str:
-        """What people who run it should know of a dataset and of reading one latest view; empty
+    def look_at(self, dataset: str, views: Sequence[str]) -> str:
+        """What people who run it should know of a dataset and of reading its latest views; empty
         where there is nothing to tell. Raises the error that publishing into it would meet.
         """
 

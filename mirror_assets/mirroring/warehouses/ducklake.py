@@ -284,7 +284,7 @@ class DuckLakeWarehouse:
             self._reader.close()
             self._reader = None
 
-    def look_at(self, dataset: str, view: str) -> str:  # noqa: ARG002 - one machine's own files
+    def look_at(self, dataset: str, views: Sequence[str]) -> str:  # noqa: ARG002 - its own files
         return ""
 
     def close(self) -> None:

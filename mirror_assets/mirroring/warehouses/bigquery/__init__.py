@@ -9,7 +9,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from decimal import Decimal
@@ -32,6 +32,8 @@ T = TypeVar("T")
 _URL = re.compile(r"bigquery:(?P<project>[a-z][a-z0-9.:-]{4,28}[a-z0-9])(\?(?P<options>.*))?")
 _OPTIONS = {"location", "endpoint"}
 _DAY = 86_400.0
+#: Read in one dry run: a statement may not be too complex.
+_VIEWS = 50
 #: The dataset of the turns that are taken by those who do not publish through a commit.
 _TURNS = "mirror_turns"
 #: What lies below is BigQuery's, or on its way there.
@@ -240,8 +242,8 @@ class BigQueryWarehouse:
                     self._lake.delete(path)
         return len(old)
 
-    def look_at(self, dataset: str, view: str) -> str:
-        """Where a dataset is, that we may write there, and what reading a latest view costs."""
+    def look_at(self, dataset: str, views: Sequence[str]) -> str:
+        """Where a dataset is, that we may write there, and what reading its latest views costs."""
         found = self._service.dataset(dataset)
         if found is None:
             return "not there yet; the first publication makes it"
@@ -254,11 +256,23 @@ class BigQueryWarehouse:
             )
         self._service.probe(dataset)
         told = f"in {found.location}, can be written"
-        if self._service.table(dataset, view) is None:
+        there = sorted(self._service.tables(dataset).keys() & views)
+        if not there:
             return told
-        text = f"SELECT * FROM {self._service.qualified(dataset, view)}"
-        _kind, size = self._service.try_out(text)
-        return f"{told}; a query of all of {view} reads {size / 1e6:,.3f} MB"
+        size = self._cost(dataset, there)
+        return f"{told}; reading all of its {len(there)} latest views is {size / 1e6:,.3f} MB"
+
+    def _cost(self, dataset: str, views: Sequence[str]) -> int:
+        """Bytes that a query of all of some views reads, asked for in few requests."""
+        total = 0
+        for start in range(0, len(views), _VIEWS):
+            reads = (
+                f"SELECT TO_JSON_STRING(t) FROM {self._service.qualified(dataset, view)} AS t"
+                for view in views[start : start + _VIEWS]
+            )
+            _kind, size = self._service.try_out(" UNION ALL ".join(reads))
+            total += size
+        return total
 
     def close(self) -> None:
         """Let go of connections."""
