@@ -14,15 +14,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from ipaddress import IPv6Address
 from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from xml.sax.saxutils import escape
 
 import psycopg2.extensions as pg
 import psycopg2.extras
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.mirroring import test_postgres_source as postgres_types
 
 if TYPE_CHECKING:
     from tests.conftest import KindBench
@@ -36,7 +40,8 @@ class Type:
     """A type at the source, and what is expected of its values.
 
     ``make`` gives a parameter to insert, ``expect`` the loaded value of what the driver reads by
-    the expression ``read``. ``word`` names it in a catalog's misfits, where it has any.
+    the expression ``read``. ``word`` names it in a catalog's misfits, where it has any. ``own``:
+    the server makes the value.
     """
 
     declared: str
@@ -44,6 +49,7 @@ class Type:
     expect: Callable[[Any], Any] = lambda value: value
     read: str = "{0}"
     word: str = ""
+    own: bool = False
 
 
 # -- values, edges first
@@ -174,6 +180,56 @@ def _point(random: Random) -> bytes:
     return bytes(4) + b"\1" + struct.pack("<Idd", 1, _bits(random), random.choice(_DOUBLES))
 
 
+def _wkb(kind: int, body: bytes) -> bytes:
+    return b"\1" + struct.pack("<I", kind) + body
+
+
+def _places(random: Random, count: int) -> bytes:
+    numbers = (make(random) for _ in range(count) for make in (_bits, lambda r: r.choice(_DOUBLES)))
+    return struct.pack(f"<{2 * count}d", *numbers)
+
+
+def _spot(random: Random) -> bytes:
+    return _wkb(1, _places(random, 1))
+
+
+def _line(random: Random) -> bytes:
+    count = random.randint(2, 5)
+    return _wkb(2, struct.pack("<I", count) + _places(random, count))
+
+
+def _area(random: Random) -> bytes:
+    rings = []
+    for _ in range(random.randint(1, 2)):
+        first, count = _places(random, 1), random.randint(2, 4)
+        rings.append(struct.pack("<I", count + 2) + first + _places(random, count) + first)
+    return _wkb(3, struct.pack("<I", len(rings)) + b"".join(rings))
+
+
+def _several(kind: int, *makers: Callable[[Random], bytes]) -> Callable[[Random], bytes]:
+    def make(random: Random) -> bytes:
+        parts = [random.choice(makers)(random) for _ in range(random.randint(1, 3))]
+        return _wkb(kind, struct.pack("<I", len(parts)) + b"".join(parts))
+
+    return make
+
+
+_SHAPES = {
+    "linestring": _line,
+    "polygon": _area,
+    "multipoint": _several(4, _spot),
+    "multilinestring": _several(5, _line),
+    "multipolygon": _several(6, _area),
+    "geometrycollection": _several(7, _spot, _line, _area),
+    "geometry": lambda random: random.choice([_spot, _line, _area])(random),
+}
+
+
+def _stored(shape: Callable[[Random], bytes]) -> Callable[[Random], bytes]:
+    """As the server keeps it: the number of its reference system comes first."""
+    return lambda random: struct.pack("<I", random.choice([0, 4326])) + shape(random)
+
+
 _INTEGERS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
 _ZERO_DATES = ["0000-00-00", "2020-10-00", "2020-00-10", "0000-01-01"]
 _MYSQL = [
@@ -189,6 +245,7 @@ _MYSQL = [
     Type("decimal(38,38)", _exact(38, 38)),
     Type("decimal(65,30)", _exact(65, 30), _plain),
     Type("float", _edgy(_SINGLES, _single), read="{0} + 0e0"),
+    Type("float unsigned", _edgy(_SINGLES[:5], lambda r: abs(_single(r))), read="{0} + 0e0"),
     Type("double", _edgy(_DOUBLES, _bits), lambda v: v + 0.0),
     Type("date", _rarely(_ZERO_DATES, _date), _held(date), word="date"),
     Type("datetime(6)", _rarely([f"{d} 00:00:00" for d in _ZERO_DATES], _ANY_MOMENT),
@@ -199,6 +256,8 @@ _MYSQL = [
     Type("time(6)", _span, _clock),
     Type("char(12)", _text("\0", 12 - 1)),
     Type("varchar(5000)", _text("\0")),
+    Type("tinytext", _text("\0", 11)),
+    *(Type(name, _text("\0")) for name in ("text", "mediumtext")),
     Type("longtext", _text("\0\x1a", 40)),
     Type("varchar(20) CHARACTER SET latin1", _edgy(["", "?", "é?"], lambda r: "".join(
         map(chr, r.choices(range(256), k=9))).translate(dict.fromkeys(range(0x80, 0xA0))))),
@@ -212,10 +271,12 @@ _MYSQL = [
     Type("json", _json),
     Type("uuid", _uuid),
     Type("inet4", _address),
+    Type("inet6", lambda r: str(IPv6Address(r.getrandbits(r.choice([16, 48, 128]))))),
     Type("binary(4)", lambda r: r.randbytes(4)),
     Type("varbinary(20)", _binary),
-    Type("longblob", _binary),
+    *(Type(name, _binary) for name in ("tinyblob", "blob", "mediumblob", "longblob")),
     Type("point", _point),
+    *(Type(name, _stored(shape)) for name, shape in _SHAPES.items()),
 ]  # fmt: skip
 
 # -- PostgreSQL: what psycopg2 reads
@@ -238,6 +299,59 @@ def _array(random: Random) -> list[str | None]:
     return [random.choice([None, _text("")(random)]) for _ in range(random.randint(0, 4))]
 
 
+def _composite(random: Random) -> str:
+    if random.random() < 0.1:
+        return "(,)"
+    text = _text("")(random).replace("\\", "\\\\").replace('"', '""')
+    return f'({random.randint(-9, 9)},"{text}")'
+
+
+def _nested(random: Random) -> str:
+    width = random.randint(1, 3)
+    rows = (
+        ",".join(random.choice(["NULL", str(random.randint(-9, 9))]) for _ in range(width))
+        for _ in range(random.randint(1, 3))
+    )
+    return "{" + ",".join(f"{{{row}}}" for row in rows) + "}"
+
+
+def _between(make: Callable[[Random], Any]) -> Callable[[Random], str]:
+    """A range with ends of a type, or without some."""
+
+    def span(random: Random) -> str:
+        low, high = sorted([make(random), make(random)])
+        ends = [end if random.random() < 0.8 else "" for end in (low, high)]
+        shown = ",".join(f'"{end}"' if end != "" else "" for end in ends)
+        return f"{random.choice('[(')}{shown}{random.choice('])')}"
+
+    return _rarely(["empty"], span)
+
+
+def _lexemes(random: Random) -> str:
+    words = ["'" + word.replace("'", "''") + "'" for word in ("a", "b c", "it's", "é", '"', ",")]
+    chosen = random.sample(words, random.randint(0, 4))
+    return " ".join(f"{word}:{random.randint(1, 16383)}{random.choice('ABC')}" for word in chosen)
+
+
+def _markup(random: Random) -> str:
+    text = "".join(random.choices("ab é漢😀\n\"'&<>,", k=random.randint(0, 12)))
+    return f"<a b='{random.randint(0, 9)}'>{escape(text)}</a>"
+
+
+def _pairs(random: Random) -> str:
+    shown = {"a": "x", 'q"': "NULL", " ": "é,", "b": None}
+    quoted = {
+        json.dumps(key, ensure_ascii=False): json.dumps(value, ensure_ascii=False)
+        for key, value in random.sample(sorted(shown.items()), random.randint(0, 4))
+    }
+    return ",".join(f"{k}=>{'NULL' if v == 'null' else v}" for k, v in quoted.items())
+
+
+def _zoned(random: Random) -> str:
+    return f"{_ANY_MOMENT(random).time()}{random.choice('+-')}{random.randint(0, 15):02}:30"
+
+
+_MADE = pg.AsIs("DEFAULT")
 _TEXT = "CASE WHEN {0} IS NOT NULL THEN format('%%s', {0}) END"
 _INFINITE = ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"]
 _POSTGRES = [
@@ -261,6 +375,7 @@ _POSTGRES = [
     Type("timestamptz", _rarely(_INFINITE, lambda r: _ANY_MOMENT(r).replace(tzinfo=UTC)),
          word="timestamp with time zone"),
     Type("time", _edgy(["24:00", "00:00"], lambda r: str(_ANY_MOMENT(r).time())), read=_TEXT),
+    Type("timetz", _edgy(["24:00+00", "00:00-15:59"], _zoned), read=_TEXT),
     Type("interval", _edgy(["0", "-178000000 years", "1 year -1 day 00:00:00.000001"],
          lambda r: f"{r.randint(-99, 99)} months {r.randint(-99, 99)} days {r.random():.6f} s"),
          read=_TEXT),
@@ -272,13 +387,42 @@ _POSTGRES = [
     Type("jsonb", _json, read=_TEXT),
     Type("uuid", _uuid, str),
     Type("inet", _address),
+    Type("inet", lambda r: r.choice([f"{_address(r)}/8", "::1", "fe80::1/64"])),
+    Type("cidr", lambda r: f"{r.randint(0, 255)}.{r.randint(0, 255)}.0.0/16"),
+    Type("macaddr", lambda r: r.randbytes(6).hex(":")),
+    Type("citext", _text("")),
+    Type("hstore", _pairs, read=_TEXT),
+    Type("xml", _markup, read=_TEXT),
+    Type("mood", lambda r: r.choice(["so so", 'gr"eat'])),
+    Type("zip", lambda r: "".join(r.choices("0123456789-", k=r.randint(0, 10)))),
+    Type("dear", lambda r: _exact(9, 3)(r).copy_abs() + 101),
+    Type("blob", _binary, bytes),
+    Type("pair", _composite, read="CASE WHEN num_nulls({0}) = 0 THEN format('%%s', {0}) END"),
+    Type("bit(5)", lambda r: "".join(r.choices("01", k=5))),
     Type("bit varying(64)", lambda r: "".join(r.choices("01", k=r.randint(0, 64)))),
     Type("text[]", _array, read=_TEXT),
     Type("int4range", lambda r: f"[{r.randint(-9, 0)},{r.randint(1, 9)})", read=_TEXT),
-    Type("tsvector", lambda r: "a:1A 'b\"c':2", read=_TEXT),
+    Type("int8range", _between(_whole(-(2**63), 2**63 - 2)), read=_TEXT),
+    Type("numrange", _between(_exact(30, 10)), read=_TEXT),
+    Type("daterange", _between(_date), read=_TEXT),
+    Type("tsrange", _between(_ANY_MOMENT), read=_TEXT),
+    Type("tstzrange", _between(_ANY_MOMENT), read=_TEXT),
+    Type("spans", _between(_bits), read=_TEXT),
+    Type("int[][]", _nested, read=_TEXT),
+    Type("tsvector", _lexemes, read=_TEXT),
+    Type("bigint GENERATED ALWAYS AS (id * 3) STORED", lambda r: _MADE, own=True),
+    Type("int GENERATED ALWAYS AS IDENTITY", lambda r: _MADE, own=True),
     Type("point", lambda r: f"({_bits(r)!r},{r.choice(_DOUBLES)!r})", read=_TEXT),
 ]  # fmt: skip
 _TYPES = {"mysql": _MYSQL, "postgresql": _POSTGRES}
+
+
+@pytest.fixture
+def typed_bench(any_bench: KindBench) -> KindBench:
+    """A bench over a database that has the types of its own that are tried here."""
+    if any_bench.kind == "postgresql":
+        any_bench.run(postgres_types._TYPES)
+    return any_bench
 
 
 def _or_misfit(cast: Any) -> Callable[[str | None, Any], Any]:
@@ -315,15 +459,15 @@ class Case:
     def values(self) -> list[tuple[Any, ...]]:
         random = Random(self.seed)
         return [
-            (number, *(None if null and random.random() < 0.15 else column.make(random)
-                       for column, null in self.columns))
+            (number, *(None if null and not column.own and random.random() < 0.15
+                       else column.make(random) for column, null in self.columns))
             for number in range(self.rows)
         ]  # fmt: skip
 
 
 def _write(bench: KindBench, table: str, case: Case) -> None:
     declared = ", ".join(
-        f"c{i} {column.declared} {'NULL' if null else 'NOT NULL'}"
+        f"c{i} {column.declared} {'' if column.own else 'NULL' if null else 'NOT NULL'}"
         for i, (column, null) in enumerate(case.columns)
     )
     bench.run(f"CREATE TABLE {table} (id int PRIMARY KEY, {declared})")
@@ -402,16 +546,16 @@ def _check(bench: KindBench, case: Case, table: str) -> None:
 
 
 @pytest.mark.parametrize("nulls", [False, True], ids=["rejected", "nulled"])
-def test_every_type_with_many_values(any_bench: KindBench, nulls: bool) -> None:
-    every = [(column, i % 3 > 0) for i, column in enumerate(_TYPES[any_bench.kind])]
-    _check(any_bench, Case(tuple(every), 150, seed=20201231 + nulls, nulls=nulls), "t")
+def test_every_type_with_many_values(typed_bench: KindBench, nulls: bool) -> None:
+    every = [(column, i % 3 > 0) for i, column in enumerate(_TYPES[typed_bench.kind])]
+    _check(typed_bench, Case(tuple(every), 150, seed=20201231 + nulls, nulls=nulls), "t")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nulls", [False, True], ids=["rejected", "nulled"])
-def test_every_type_with_ten_thousand_values(any_bench: KindBench, nulls: bool) -> None:
-    every = [(column, i % 3 > 0) for i, column in enumerate(_TYPES[any_bench.kind])]
-    _check(any_bench, Case(tuple(every), 10_000, seed=Random().getrandbits(32), nulls=nulls), "t")
+def test_every_type_with_ten_thousand_values(typed_bench: KindBench, nulls: bool) -> None:
+    every = [(column, i % 3 > 0) for i, column in enumerate(_TYPES[typed_bench.kind])]
+    _check(typed_bench, Case(tuple(every), 10_000, seed=Random().getrandbits(32), nulls=nulls), "t")
 
 
 # -- any few types, found and made small by Hypothesis
@@ -442,10 +586,10 @@ def _any_table(bench: KindBench, examples: int) -> None:
     check()
 
 
-def test_any_types_in_any_table(any_bench: KindBench) -> None:
-    _any_table(any_bench, 5)
+def test_any_types_in_any_table(typed_bench: KindBench) -> None:
+    _any_table(typed_bench, 5)
 
 
 @pytest.mark.slow
-def test_any_types_in_many_tables(any_bench: KindBench) -> None:
-    _any_table(any_bench, 60)
+def test_any_types_in_many_tables(typed_bench: KindBench) -> None:
+    _any_table(typed_bench, 60)

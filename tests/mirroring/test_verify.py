@@ -472,3 +472,20 @@ def test_a_table_that_is_gone_at_the_source_is_proven_against_its_export(bench: 
     bench.run("DROP TABLE gone")
     proof = prove(bench, spec, day=day)["gone"]
     assert (proof.against, proof.proven, proof.faults) == ("export", True, [])
+
+
+def test_a_part_longer_than_a_buffer_of_long_texts_is_proven(any_bench: KindBench) -> None:
+    text = 36 * "\n1,a\n2,'b'\r\n,,\n" + '\n3,"c"\n'  # as records look
+    repeated = {"mysql": "REPEAT(CONCAT(seq, %s), 200)", "postgresql": "repeat(seq || %s, 200)"}
+    series = {"mysql": "seq_1_to_350", "postgresql": "generate_series(1, 350) AS numbers(seq)"}
+    kind = any_bench.kind
+    any_bench.run("CREATE TABLE t (id bigint PRIMARY KEY, note {text})")
+    with closing(any_bench.server.admin(any_bench.schema)) as admin, admin.cursor() as cursor:
+        cursor.execute(f"INSERT INTO t SELECT seq, {repeated[kind]} FROM {series[kind]}", (text,))
+    spec = any_bench.catalog(["t"])
+    report = any_bench.mirror_day(spec, part_bytes=1 << 30)["t"]
+    assert (report.error, report.loaded) == (None, 350)
+    (part,) = (any_bench.root / "landing").glob("*/*/t_*.csv")
+    assert part.stat().st_size > 32 << 20  # more than one buffer of DuckDB's, read by two threads
+    for against in ("source", "export"):
+        assert prove(any_bench, spec, against=against)["t"].faults == []  # type: ignore[arg-type]
