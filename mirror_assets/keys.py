@@ -8,6 +8,7 @@ import dagster as dg
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
 from mirror_assets.mirroring.errors import MirrorError
 from mirror_assets.mirroring.names import asset_name, warehouse_name
+from mirror_assets.mirroring.schema import shown_type
 from mirror_assets.mirroring.staged import TableReport
 
 COVERAGE_CHECK = "row_count_coverage"
@@ -120,7 +121,7 @@ def _column_schema(report: TableReport) -> dg.TableSchema:
             dg.TableColumn(
                 name=warehouse_name(column.name),
                 type=str(column.type),
-                description=column.source_type,
+                description=shown_type(column.source_type),
                 constraints=dg.TableColumnConstraints(nullable=not column.required),
             )
             for column in columns

@@ -74,7 +74,7 @@ class Column:
     """
 
     name: str
-    source_type: str
+    source_type: str = field(repr=False)  #: may list values of an enum
     type: LogicalType
     required: bool = False
     encoding: Encoding = "text"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mirror_assets.mirroring.errors import CatalogError, UnsupportedType
@@ -61,7 +61,7 @@ class SourceColumn:
 
     name: str
     data_type: str
-    full_type: str
+    full_type: str = field(repr=False)  #: may list values of an enum
     nullable: bool
     precision: int | None = None
     scale: int | None = None

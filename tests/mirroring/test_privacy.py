@@ -25,7 +25,8 @@ from mirror_assets.mirroring.staged import TableReport
 if TYPE_CHECKING:
     from tests.conftest import Bench
 
-CANARY = "Canary-7f3a"
+#: Lower case, as the type of an ENUM that lists it is shown.
+CANARY = "canary-7f3a"
 MORNING = datetime(2026, 3, 10, 4, 30, tzinfo=UTC)
 TABLES = ("patient", "note", "zoo", "steady")
 
@@ -158,7 +159,7 @@ def test_refusals_say_nothing_of_the_rows(
     ear.hears_nothing_in(older)
 
     part = next((bench.root / "landing/clinic/20260310043000").glob("steady_*.csv"))
-    part.write_bytes(part.read_bytes().replace(b"Canary", b"CANARY"))
+    part.write_bytes(part.read_bytes().replace(b"canary", b"CANARY"))
     replayed = bench.mirror_day(spec, day=MORNING.date())
     assert "export_corrupt" in _kinds(replayed)
     ear.hears_nothing_in(replayed)

@@ -112,7 +112,8 @@ def test_a_refresh_that_lands_amid_a_run_is_retried_on_the_new_one(
 
 # -- nothing of a row is stored
 
-CANARY = "Canary-7f3a"
+#: Lower case, as the type of an ENUM that lists it is shown.
+CANARY = "canary-7f3a"
 
 
 @pytest.fixture
