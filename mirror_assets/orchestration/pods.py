@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,8 @@ from mirror_assets.settings import Environment
 
 POD_PER_CHUNK = "pod_per_chunk"
 _CONFIG_TAG = "dagster-k8s/config"
+#: The run whose pods wrote down the refresh that they copy.
+_AGREED_IN = "mirror/refresh_agreed_in"
 #: A run's own pod, where others copy: it starts them and waits.
 _WAITING = {"cpu": "250m", "memory": "1Gi"}
 
@@ -52,25 +55,29 @@ def agreement(context: dg.AssetExecutionContext) -> Callable[[datetime], None] |
     """Where several pods copy the chunks of a run: what each tells the refresh that it found.
 
     The first writes it into the run's tags, unless the sensor that started the run did; to all
-    others it raises RefreshLanded when theirs is another one.
+    others it raises RefreshLanded when theirs is another one. A run that repeats another copies the
+    refresh that it finds, and not the one that it inherits a tag of.
     """
     if context.job_def.executor_def.name != POD_PER_CHUNK:
         return None
-    instance, run_id = context.instance, context.run_id
+    return partial(_agree, context.instance, context.run_id)
 
-    def agree(refresh: datetime) -> None:
-        found = refresh.isoformat()
-        run = instance.get_run_by_id(run_id)
-        agreed = run.tags.get(keys.REFRESH_TAG) if run else None
-        if agreed is None:
-            instance.add_run_tags(run_id, {keys.REFRESH_TAG: found})
-        elif agreed != found:
-            raise RefreshLanded(
-                f"this run copies the refresh of {agreed}, the source now holds that of {found}",
-                remedy="start the mirror job anew, as the refresh sensor does for each refresh",
-            )
 
-    return agree
+def _agree(instance: dg.DagsterInstance, run_id: str, refresh: datetime) -> None:
+    found, run = refresh.isoformat(), instance.get_run_by_id(run_id)
+    agreed = _agreed(run) if run else None
+    if agreed is None:
+        instance.add_run_tags(run_id, {keys.REFRESH_TAG: found, _AGREED_IN: run_id})
+    elif agreed != found:
+        raise RefreshLanded(
+            f"this run copies the refresh of {agreed}, the source now holds that of {found}",
+            remedy="start the mirror job anew, as the refresh sensor does for each refresh",
+        )
+
+
+def _agreed(run: dg.DagsterRun) -> str | None:
+    inherited = run.parent_run_id and run.tags.get(_AGREED_IN) != run.run_id
+    return None if inherited else run.tags.get(keys.REFRESH_TAG)
 
 
 def _has_pod_per_chunk(spec: DatabaseSpec, environment: Environment) -> bool:

@@ -13,18 +13,17 @@ from mirror_assets.mirroring.errors import MirrorError
 
 RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
 STRATEGY_TAG = "dagster/retry_strategy"
-_TRANSIENT_TAG = "mirror/transient_failure"
 
 
 def decide_retry(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
     errors: Sequence[MirrorError],
 ) -> None:
-    """Tell the daemon whether this run deserves another try."""
-    run = context.instance.get_run_by_id(context.run.run_id)
-    earlier = run is not None and run.tags.get(_TRANSIENT_TAG) == context.run.run_id
-    transient = earlier or any(error.transient for error in errors)
-    tags = {RETRY_TAG: str(transient).lower(), STRATEGY_TAG: "FROM_ASSET_FAILURE"}
-    if transient:
-        tags[_TRANSIENT_TAG] = context.run.run_id
-    context.instance.add_run_tags(context.run.run_id, tags)
+    """Tell the daemon where this run deserves another try; that it does not is the default.
+
+    Nothing is written then, because chunks may run in several pods, and a change of the tags puts
+    all of them in the place of what another one has written meanwhile.
+    """
+    if any(error.transient for error in errors):
+        tags = {RETRY_TAG: "true", STRATEGY_TAG: "FROM_ASSET_FAILURE"}
+        context.instance.add_run_tags(context.run.run_id, tags)

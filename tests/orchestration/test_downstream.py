@@ -10,6 +10,7 @@ import pytest
 from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError
 from mirror_assets.orchestration.automation import when_inputs_land, when_the_table_lands
 from mirror_assets.orchestration.downstream import daily, step
+from mirror_assets.orchestration.retries import RETRY_TAG
 from mirror_assets.partitions import DAILY, key_of
 from tests.orchestration.test_mirror_runs import _would_retry as would_retry
 
@@ -237,3 +238,7 @@ def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(
     assert told is not None
     assert told.metadata["cured_by_retry"].value is error.transient
     assert would_retry(instance, result.run_id) is error.transient
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    # a pod whose chunk failed for good must not take back what another one said
+    assert (RETRY_TAG in run.tags) is error.transient
