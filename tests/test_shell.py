@@ -90,19 +90,25 @@ class Shell:
         }
 
     @contextmanager
-    def begun(self) -> Iterator[Terminal]:
-        """A shell at a terminal, where a client has answered once."""
+    def started(self) -> Iterator[Terminal]:
+        """A shell at a terminal."""
         pid, device = pty.fork()
         if pid == 0:
             os.chdir(ROOT)
             os.execve(_MIRROR[0], [*_MIRROR, "shell", "clinic"], os.environ | self.variables)
         terminal = Terminal(pid, device)
         try:
-            terminal.write("SELECT 7 * 11111 FROM t;\n")
-            terminal.read_until("77777")
             yield terminal
         finally:
             terminal.close()
+
+    @contextmanager
+    def begun(self) -> Iterator[Terminal]:
+        """A shell at a terminal, where a client has answered once."""
+        with self.started() as terminal:
+            terminal.write("SELECT 7 * 11111 FROM t;\n")
+            terminal.read_until("77777")
+            yield terminal
 
     def files(self) -> list[Path]:
         return [path for path in (self.bench.root / "scratch").rglob("*") if path.is_file()]
@@ -188,6 +194,17 @@ def test_ctrl_c_is_the_client_s_and_nothing_is_left(shell: Shell) -> None:
         terminal.read_until("155554")
         terminal.write("\\q\n")
         assert terminal.wait() == 0
+    shell.assert_gone()
+
+
+def test_ctrl_c_while_the_tunnel_opens_leaves_nothing(shell: Shell) -> None:
+    with shell.sshd.silent():
+        with shell.started() as terminal:
+            wait_until(lambda: "known_hosts" in _commands(terminal.pid))
+            assert list((shell.bench.root / "scratch").iterdir()), "there is something to remove"
+            terminal.write("\x03")
+            assert terminal.wait() not in (0, None)
+        assert list((shell.bench.root / "scratch").iterdir()) == []
     shell.assert_gone()
 
 

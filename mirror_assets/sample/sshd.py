@@ -97,6 +97,16 @@ class SshServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Take connections for as long as this lasts, and say nothing in them."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def sessions(self) -> list[int]:
         """The processes that serve a connection."""
         assert self._process is not None

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
+from mirror_assets.mirroring import ssh
 from mirror_assets.mirroring.errors import (
     MirrorError,
     SettingsError,
@@ -257,6 +259,39 @@ def test_a_tunnel_cut_amid_a_table_fails_that_table_only(
     sshd.stop()
     sshd.start()
     assert any_bench.mirror_day(spec, source=source)["big"].loaded == 50
+
+
+def test_a_host_that_falls_silent_amid_a_table_is_noticed(
+    pg_bench: KindBench, sshd: SshServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ssh._OPTIONS, "ServerAliveInterval", "1")
+    monkeypatch.setitem(ssh._OPTIONS, "ServerAliveCountMax", "2")
+    pg_bench.run(
+        "CREATE TABLE big (v text)",
+        "INSERT INTO big SELECT repeat('patient', 70000) FROM generate_series(1, 50)",
+    )
+    small(pg_bench, "next")
+    spec = pg_bench.catalog(["big", "next"])
+    source = open_source(spec, reached(pg_bench, tunnel(sshd, pg_bench)))
+    silent: list[int] = []
+
+    def fall_silent() -> None:
+        silent.extend(sshd.sessions())
+        for pid in silent:
+            os.kill(pid, signal.SIGSTOP)
+
+    def speak_again() -> None:
+        for pid in silent:
+            os.kill(pid, signal.SIGCONT)
+
+    late = threading.Timer(20, speak_again)  # or this would wait for ever where nobody notices
+    late.start()
+    began = time.monotonic()
+    reports = pg_bench.mirror_day(spec, source=Interrupted(source, "big", "amid", fall_silent))
+    late.cancel()
+    assert time.monotonic() - began < 15
+    assert isinstance(reports["big"].error, SourceUnavailable)
+    assert reports["next"].published
 
 
 def test_a_taken_port_is_left_to_its_owner(sshd: SshServer) -> None:
