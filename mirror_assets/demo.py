@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -277,8 +277,8 @@ def _progress(process: subprocess.Popen[str], done: re.Pattern[str]) -> Iterator
                 yield " ".join(match.groups()).rstrip(".")
 
 
-def _summarize_downstream() -> None:
-    """What the newest materialization of every downstream asset says of itself."""
+def _summarize_downstream(days: Collection[date]) -> None:
+    """What every downstream asset that was made for these days says of itself."""
     import dagster as dg
 
     from mirror_assets.definitions import defs
@@ -288,8 +288,7 @@ def _summarize_downstream() -> None:
     graph = defs.resolve_asset_graph()
     texts = models = 0
     for key in sorted(graph.get_all_asset_keys()):
-        event = instance.get_latest_materialization_event(key)
-        made = event.asset_materialization if event else None
+        made = _made(instance, key, days)
         if made is None:
             continue
         found = {name: value.value for name, value in made.metadata.items()}
@@ -302,13 +301,24 @@ def _summarize_downstream() -> None:
     click.echo(f"     notes with readable text: {texts:,}; dbt models built: {models}")
 
 
+def _made(
+    instance: dg.DagsterInstance, key: dg.AssetKey, days: Collection[date]
+) -> dg.AssetMaterialization | None:
+    """The newest materialization of any of these days."""
+    import dagster as dg
+
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=sorted(map(str, days)))
+    found = instance.fetch_materializations(wanted, limit=1).records
+    return found[0].asset_materialization if found else None
+
+
 _SENTENCES = {
     "patient_encounters": "encounters: {encounters:,} of {members:,} members,"
     " {notes_without_member:,} notes without a known member;"
     " documents: {documents_written:,} written, {documents_unchanged:,} unchanged",
     "quality_measures": "measures: {members:,} members with {measures:,} measures, {posted:,}"
     " posted, {unchanged:,} unchanged, {refused:,} refused",
-    "ccd_encounter_cache": "encounter cache: {rows_expected:,} rows expected",
+    "ccd_encounter_cache": "encounter cache: {rows_appeared:,} of {rows_expected:,} rows appeared",
 }
 
 
@@ -350,7 +360,7 @@ def _summary(days: Mapping[str, date], seconds: float) -> None:
         for table, column, kind, count, _error in status.error_summary(warehouse, spec, day).rows:
             click.echo(f"       {table}.{column}: {count} x {kind}")
     warehouse.close()
-    _summarize_downstream()
+    _summarize_downstream(set(days.values()))
     click.echo(f"     {seconds:.1f} seconds in all")
     today = days["elation"]
     click.echo("Look next:")

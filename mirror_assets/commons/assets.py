@@ -128,7 +128,8 @@ def _cache_asset(cache: CacheSettings) -> dg.AssetsDefinition:
             if found.encounters is None:
                 context.log.info("no document has changed since the cache was last filled")
                 shown[_COMPLETE] = dg.MetadataValue.bool(last.get(_COMPLETE) is not False)
-                return dg.MaterializeResult(metadata={**shown, "rows_expected": 0})
+                nothing = {"rows_expected": 0, "rows_appeared": 0}
+                return dg.MaterializeResult(metadata={**shown, **nothing})
             whole = encounter_cache.wait_for(
                 lambda: _summaries_are_there(context, day),
                 time.monotonic() + cache.wait_seconds,
