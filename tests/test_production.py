@@ -42,6 +42,7 @@ SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 SCALE = 0.01
 CANARY = "Canary-7f21"
 HANDLE = "commons-prod"
+LOGIN = "/auth/tokens"
 LIVING = {"commons": commons, "member_index": member_index, "quality_measure": quality_measure}
 DATABASES = ("elation", *LIVING)
 
@@ -62,6 +63,7 @@ class Production:
         self.environment = environment
         self.printed = ""
         self.day = f"{datetime.now(UTC):%Y-%m-%d}"
+        self.bucket = environment["MIRROR_LAKE"].removesuffix("/lake")
 
     def mirror(self, *databases: str) -> dict[str, dg.DagsterRunStatus]:
         """Launch the mirror jobs of these databases, all at once, and how each ended."""
@@ -216,10 +218,11 @@ def test_the_demos_databases_in_production(
     production: Production,
     cloud: tuple[BigQuery, SecretManager, FakeSlack],
     backups: tuple[Aptible, str],
+    cloud_storage: CloudStorage,
     maria: MariaDB,
     postgres: PostgreSQL,
 ) -> None:
-    warehouse, _, fake = cloud
+    warehouse, manager, fake = cloud
     service, _ = backups
     ended = production.mirror(*DATABASES)
     assert ended == {
@@ -247,11 +250,18 @@ def test_the_demos_databases_in_production(
         "Dagster's store": production.stored(),
         "Slack": fake.everything(),
         "BigQuery": "".join(body for _, _, body in warehouse.requests),
+        "Kubernetes": json.dumps(production.cluster.jobs),
+        "Aptible": json.dumps([asked for asked in service.requests if asked[1] != LOGIN]),
+        "Aptible's login": json.dumps([asked for asked in service.requests if asked[1] == LOGIN]),
+        "Secret Manager": "\n".join(manager.asked),
+        "Cloud Storage": "\n".join(cloud_storage.objects(production.bucket)),
     }
+    own = {"Slack": fake.token, "Aptible's login": PASSWORD}
     reader = {str(make_url(server.url("x")).password) for server in (maria, postgres)}
-    secrets = {CANARY, *reader, PASSWORD, DATABASE_PASSWORD, *service.tokens}
+    secrets = {CANARY, *reader, PASSWORD, DATABASE_PASSWORD, fake.token, *service.tokens}
     for place, text in everywhere.items():
-        for secret in secrets | ({fake.token} if place != "Slack" else set()):
+        assert text, f"{place} was asked nothing"
+        for secret in secrets - {own.get(place)}:
             assert secret not in text, place
     shown = f"SELECT count(*) FROM commons_mirror.task_shards WHERE title = '{CANARY}'"
     assert warehouse.duck.execute(shown).fetchall() != [(0,)]
