@@ -201,7 +201,7 @@ class WarehouseRefused(PermanentError):  # noqa: N818
 
 class PublicationPending(TransientError):  # noqa: N818
     """What is published was written down and not carried out to its end: who publishes next does
-    that first, with the files that were staged for it.
+    that first, with the files that were staged for it. Or it was sent, and no answer came.
     """
 
     kind = "pending"

@@ -78,6 +78,18 @@ def test_days_are_replaced_read_and_cleaned_up(
     assert lake.query("SELECT v FROM clinic.visit ORDER BY v").rows == [(1,), (3,), (4,)]
 
 
+def test_upkeep_leaves_what_is_on_its_way_to_bigquery(
+    lake: DuckLakeWarehouse, place: str, cloud_storage: CloudStorage
+) -> None:
+    theirs = {f"{place}/.bigquery/{name}": b"x" for name in ("journal/clinic.json", "staged/0.p")}
+    files_of(place).put(theirs | {f"{place}/clinic/left.parquet": b"x"})
+    publish(lake, DAY, 1)
+
+    assert lake.maintain(time_travel_days=0)["orphans_deleted"] == 1
+    left = {f"{place}/{name}" for name in cloud_storage.objects(place)}
+    assert theirs.keys() < left
+
+
 def test_answers_are_saved_beside_the_lakes_files(lake: DuckLakeWarehouse) -> None:
     publish(lake, DAY, 1, 2)
     path = f"{lake.staging('clinic', 'made', DAY)}/0.parquet"

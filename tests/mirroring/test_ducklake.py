@@ -304,8 +304,11 @@ def test_debris_is_swept_and_what_a_running_writer_staged_is_not(
     publish(lake, "visit", DAY, 1)
     orphan = Path(stage(lake, "visit", DAY, v=[2]))
     empty = Path(lake.staging("clinic", "gone", DAY))
+    theirs = Path(lake._lake) / ".bigquery/staged/0.parquet"  # BigQuery's, on its way there
+    theirs.parent.mkdir(parents=True)
+    shutil.copy(orphan, theirs)
     yesterday = time.time() - 25 * 3600
-    for path in (orphan, empty):
+    for path in (orphan, empty, theirs):
         os.utime(path, (yesterday, yesterday))
     staged = Path(stage(lake, "visit", NEXT, v=[3]))
     just_made = Path(lake.staging("clinic", "patient", NEXT))
@@ -314,6 +317,7 @@ def test_debris_is_swept_and_what_a_running_writer_staged_is_not(
 
     assert done["orphans_deleted"] == 1
     assert [path.exists() for path in (orphan, empty)] == [False] * 2
+    assert theirs.exists()
     assert staged.exists()
     assert just_made.exists()
     assert column(lake, "SELECT v FROM clinic.visit") == [1]

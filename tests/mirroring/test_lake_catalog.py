@@ -6,18 +6,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
+from datetime import date
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from mirror_assets.mirroring.errors import SettingsError, WarehouseFault
+from mirror_assets.mirroring.errors import PublicationPending, SettingsError, WarehouseFault
 from mirror_assets.mirroring.warehouses import Warehouse
 from mirror_assets.mirroring.warehouses.base import Transaction
+from mirror_assets.mirroring.warehouses.ducklake import DuckLakeWarehouse
 from mirror_assets.mirroring.warehouses.lake_catalog import open_catalog
 from mirror_assets.settings import Settings
 from tests.conftest import LAKE_PASSWORD, Bench, LakeCatalog
+from tests.fakes.wire import Wire
 
 postgres_only = pytest.mark.parametrize("lake_catalogs", ["postgres"], indirect=True)
 
@@ -209,6 +214,114 @@ def test_a_cut_connection_publishes_nothing_and_the_next_attempt_does(
     with closing(settings.warehouse()) as reader:
         assert seen(reader) == 1
 
+    write(lake, 3)
+    assert seen(lake) == 3
+
+
+@pytest.fixture
+def wire(lake_catalog: LakeCatalog) -> Iterator[Wire]:
+    """A line to the catalog's server."""
+    server = lake_catalog.server
+    assert server is not None
+    with Wire(server.host, server.port) as line:
+        yield line
+
+
+@pytest.fixture
+def far(wire: Wire, lake_catalog: LakeCatalog, settings: Settings) -> Iterator[DuckLakeWarehouse]:
+    """The lake, its catalog at the end of a line that can break."""
+    server = lake_catalog.server
+    assert server is not None
+    url = settings.warehouse_url.replace(f"port={server.port}", f"port={wire.port}")
+    warehouse = Settings.from_env({**settings.variables, "MIRROR_WAREHOUSE": url}).warehouse()
+    assert isinstance(warehouse, DuckLakeWarehouse)
+    yield warehouse
+    warehouse.close()
+
+
+#: Said when files are added to the lake.
+ADDED = ".parquet"
+
+
+@postgres_only
+def test_an_answer_lost_after_the_commit_costs_no_rows(
+    bench: Bench, far: DuckLakeWarehouse, wire: Wire
+) -> None:
+    bench.run("CREATE TABLE visit (id int PRIMARY KEY)", "INSERT INTO visit VALUES (1), (2)")
+    bench.run("CREATE TABLE stay (id int PRIMARY KEY)", "INSERT INTO stay VALUES (3)")
+    spec = bench.catalog(["visit", "stay"])
+    bench.mirror_day(spec, warehouse=far)  # makes the control tables, whose rows then are inlined
+
+    for tables in (("visit", "stay"), ("stay",)):
+        reports = bench.mirror_day(
+            spec, *tables, warehouse=far, between=lambda: wire.cut_after_commit(ADDED)
+        )
+        assert [report.error for report in reports.values()] == [None] * len(tables)
+    assert wire.cuts == 2
+
+    far.maintain(time_travel_days=0)
+    assert far.query("SELECT id FROM clinic_mirror.visit_latest ORDER BY id").rows == [(1,), (2,)]
+    assert far.query("SELECT id FROM clinic_mirror.stay_latest").rows == [(3,)]
+    told = far.query('SELECT TABLE_NAME, published FROM clinic_mirror."MIRROR_METADATA"').rows
+    assert sorted(told) == [*[("stay", True)] * 3, *[("visit", True)] * 2]
+
+
+@postgres_only
+def test_what_the_catalog_never_answered_is_pending_and_its_files_stay(
+    bench: Bench, far: DuckLakeWarehouse, wire: Wire
+) -> None:
+    bench.run("CREATE TABLE visit (id int PRIMARY KEY)", "INSERT INTO visit VALUES (1)")
+    spec = bench.catalog(["visit"])
+    bench.mirror_day(spec, warehouse=far)
+    far._patience = 0.5
+
+    report = bench.mirror_day(
+        *(spec, "visit"),
+        warehouse=far,
+        between=lambda: wire.cut_after_commit(ADDED, for_good=True),
+    )["visit"]
+    assert isinstance(report.error, PublicationPending)
+    wire.mend()
+
+    assert far.query("SELECT id FROM clinic_mirror.visit_latest").rows == [(1,)]
+    assert bench.mirror_day(spec, warehouse=far)["visit"].published
+    far.maintain(time_travel_days=0)
+    assert far.query("SELECT id FROM clinic_mirror.visit_latest").rows == [(1,)]
+
+
+class Deaf:
+    """A connection whose commits end in an error: ``after`` they were done, or instead."""
+
+    def __init__(self, connection: Any, *, after: bool) -> None:
+        self._connection, self._after = connection, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if statement != "COMMIT":
+            return self._connection.execute(statement, *values)
+        if self._after:
+            self._connection.execute(statement)
+        raise duckdb.IOException("the answer was lost")
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_a_commit_that_ends_in_an_error_is_looked_for(lake: Warehouse, after: bool) -> None:
+    assert isinstance(lake, DuckLakeWarehouse)
+    write(lake, 1)
+    lake._writer = Deaf(lake._open_writer(), after=after)  # type: ignore[assignment]
+    folder = lake.staging("main", "t", date(2026, 11, 22))
+
+    def body(tx: Transaction) -> None:
+        tx.view("main", "v", "SELECT 2 AS v")
+        tx.folders.add(folder)  # type: ignore[attr-defined]
+
+    with nullcontext() if after else pytest.raises(WarehouseFault):
+        lake.commit(body)
+
+    assert seen(lake) == (2 if after else 1)
+    assert lake._promised == set()
     write(lake, 3)
     assert seen(lake) == 3
 

@@ -14,6 +14,8 @@ from mirror_assets.mirroring.schema import Drift, TableSchema
 T = TypeVar("T")
 #: Columns and the values, or lists of values, that they must equal.
 Equal = Mapping[str, Any]
+#: The folder of MIRROR_LAKE for what is on its way to BigQuery, whose upkeep is its own.
+BIGQUERY_FOLDER = ".bigquery"
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ class Warehouse(Protocol):
     def commit(self, body: Callable[[Transaction], T]) -> T:
         """Run a body as one transaction; on a conflict, run it again from the start.
 
-        Raises PublicationPending where it was begun, and the next one will finish it.
+        Raises PublicationPending where it was begun and the next one will finish it, or where
+        nobody can say whether it was done.
         """
 
     def query(self, statement: str, *, limit: int | None = None, native: bool = False) -> Rows:

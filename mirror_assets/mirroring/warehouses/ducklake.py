@@ -22,10 +22,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 from mirror_assets.mirroring import types
-from mirror_assets.mirroring.errors import DriftRefused, MirrorError, WarehouseFault, reason
+from mirror_assets.mirroring.errors import (
+    DriftRefused,
+    MirrorError,
+    PublicationPending,
+    WarehouseFault,
+    reason,
+)
 from mirror_assets.mirroring.names import (
     PARTITION_COLUMN,
     folder_name,
@@ -37,13 +51,17 @@ from mirror_assets.mirroring.schema import Column, Drift, TableSchema
 from mirror_assets.mirroring.scratch import limit_spill, new_scratch, remove_scratch
 from mirror_assets.mirroring.storage import Storage, private_file, private_folder
 from mirror_assets.mirroring.storage import lake as lake_at
-from mirror_assets.mirroring.warehouses.base import Equal, Nearest, Rows, is_near
+from mirror_assets.mirroring.warehouses.base import BIGQUERY_FOLDER, Equal, Nearest, Rows, is_near
 from mirror_assets.mirroring.warehouses.lake_catalog import SqliteCatalog, open_catalog
 
 T = TypeVar("T")
 
 ALIAS = "lake"
 _EXTENSIONS = ("ducklake", "icu")
+#: In the paths of files that another warehouse keeps in the same place.
+_FOREIGN = f"/{BIGQUERY_FOLDER}/"
+#: Catalog, author and message of our commits.
+_OURS = f"'{ALIAS}', 'mirror_assets', NULL"
 #: Without it DuckLake refuses a remote DATA_PATH, although another file system serves it.
 _REMOTE = "httpfs"
 #: Small writes of control rows live in the catalog instead of one tiny file each.
@@ -67,6 +85,7 @@ class DuckLakeWarehouse:
 
     Files that nothing refers to are taken for those of a killed writer after ``orphan_hours``.
     What exceeds ``memory`` spills, at most ``spill``, below ``scratch`` (default: beside the lake).
+    A catalog that went away in the middle of a commit is waited for, ``patience`` seconds.
     """
 
     dialect = "duckdb"
@@ -82,6 +101,7 @@ class DuckLakeWarehouse:
         spill: str = "20GB",
         orphan_hours: float = 24,
         password: str | None = None,
+        patience: float = 60,
     ) -> None:
         self._catalog = open_catalog(url, password)
         self._files = lake_at(str(lake))
@@ -90,6 +110,9 @@ class DuckLakeWarehouse:
         self._memory = memory
         self._spill = spill
         self._orphan_seconds = orphan_hours * 3600
+        self._patience = patience
+        #: Folders of files that may be the lake's: nobody shall remove them.
+        self._promised: set[str] = set()
         #: Of one machine: the writers' lock.
         self._home = self._catalog.folder or self._extensions
         if self._files.local:
@@ -104,7 +127,10 @@ class DuckLakeWarehouse:
     # -- writing
 
     def commit(self, body: Callable[[DuckLakeTransaction], T]) -> T:
-        """Run a body as one transaction; on a conflict, run it again from the start."""
+        """Run a body as one transaction; on a conflict, run it again from the start.
+
+        Raises PublicationPending when the catalog never said whether it was done.
+        """
         with self._mutex, _own_faults(self._drop_writer):
             if self._writer is None and self._catalog.exists():
                 self._open_writer()  # which takes longer than a turn
@@ -120,12 +146,48 @@ class DuckLakeWarehouse:
             result = body(transaction)
             if transaction.adds_files:  # after a power cut the catalog must not name lost ones
                 self._files.persist()
-            connection.execute("COMMIT")
+            name = secrets.token_hex(16)
+            connection.execute(f"CALL ducklake_set_commit_message({_OURS}, extra_info => '{name}')")
         except BaseException:
             with suppress(duckdb.Error):
                 connection.execute("ROLLBACK")
             raise
+        self._finish(connection, name, transaction.folders)
         return result
+
+    def _finish(self, connection: duckdb.DuckDBPyConnection, name: str, folders: set[str]) -> None:
+        """Commit. When no good answer comes, the catalog is asked: files that are the lake's by
+        now may neither be added again, nor be removed as those of a commit that failed.
+        """
+        self._promised |= folders
+        try:
+            connection.execute("COMMIT")
+        except duckdb.Error:
+            with suppress(duckdb.Error):
+                connection.execute("ROLLBACK")
+            if not self._is_done(name):
+                self._promised -= folders
+                raise
+            self._drop_writer()
+        self._promised -= folders
+
+    def _is_done(self, name: str) -> bool:
+        """Whether a commit of that name is in the catalog."""
+        ask = Retrying(
+            retry=retry_if_exception_type((MirrorError, sqlite3.Error)),
+            stop=stop_after_delay(self._patience),
+            wait=wait_exponential(0.1, max=5),
+            reraise=True,
+        )
+        try:
+            return bool(ask(self._catalog.has_commit, name))
+        except (MirrorError, sqlite3.Error):
+            self._drop_writer()
+            raise PublicationPending(
+                "the catalog went away before it said whether this is published",
+                where=f"warehouse {self._catalog.shown}",
+                remedy="nothing is lost: when the catalog is back, run the partition again",
+            ) from None
 
     def staging(self, dataset: str, table: str, day: date) -> str:
         """A new private folder; its path carries the day as a hive partition."""
@@ -134,6 +196,8 @@ class DuckLakeWarehouse:
             return self._files.make_folder(f"{folder}/{secrets.token_hex(8)}")
 
     def discard(self, folder: str) -> None:
+        if folder in self._promised:
+            return
         with suppress(MirrorError), self._files.guard(folder):
             self._files.delete_folder(folder)
 
@@ -157,35 +221,31 @@ class DuckLakeWarehouse:
                 f"ducklake_merge_adjacent_files('{ALIAS}', {at})",
             ):
                 connection.execute(f"CALL {statement}")
-        orphaned = f"now() - INTERVAL '{self._orphan_seconds} seconds'"
         steps = {
             "snapshots_expired": f"ducklake_expire_snapshots('{ALIAS}',"
             f" older_than => now() - INTERVAL '{days} days')",
             "files_deleted": f"ducklake_cleanup_old_files('{ALIAS}', cleanup_all => true)",
         }
-        if self._files.local:
-            steps["orphans_deleted"] = (
-                f"ducklake_delete_orphaned_files('{ALIAS}', older_than => {orphaned})"
-            )
         done = {
             step: len(connection.execute(f"CALL {statement}").fetchall())
             for step, statement in steps.items()
         }
-        if not self._files.local:
-            done["orphans_deleted"] = self._delete_remote_orphans(connection)
-        return done
-
-    def _delete_remote_orphans(self, connection: duckdb.DuckDBPyConnection) -> int:
-        """As ducklake_delete_orphaned_files, which cannot tell the age of a remote folder."""
-        known = {path for (path,) in connection.execute(_KNOWN_FILES).fetchall()}
-        orphans = [
-            path
-            for path in self._files.older(time.time() - self._orphan_seconds)
-            if known.isdisjoint(_suffixes(path))
-        ]
+        orphans = [path for path in self._orphans(connection) if _FOREIGN not in path]
         for path in orphans:
             self._files.delete(path)
-        return len(orphans)
+        return {**done, "orphans_deleted": len(orphans)}
+
+    def _orphans(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
+        """Files that were left; DuckLake itself cannot tell the age of a remote one."""
+        if self._files.local:
+            older = f"now() - INTERVAL '{self._orphan_seconds} seconds'"
+            listed = (
+                f"ducklake_delete_orphaned_files('{ALIAS}', older_than => {older}, dry_run => true)"
+            )
+            return [path for (path,) in connection.execute(f"CALL {listed}").fetchall()]
+        known = {path for (path,) in connection.execute(_KNOWN_FILES).fetchall()}
+        older_files = self._files.older(time.time() - self._orphan_seconds)
+        return [path for path in older_files if known.isdisjoint(_suffixes(path))]
 
     # -- reading
 
@@ -369,6 +429,8 @@ class DuckLakeTransaction:
         self._created: set[tuple[str, str]] = set()
         self._inlining: set[tuple[str, str]] | None = None
         self.adds_files = False
+        #: Where the files are that it adds.
+        self.folders: set[str] = set()
 
     def schema(self, dataset: str, table: str) -> TableSchema | None:
         try:
@@ -474,6 +536,7 @@ class DuckLakeTransaction:
         self._filled.add((dataset, table))
         for file in files:
             self.adds_files = True
+            self.folders.add(file.rpartition("/")[0])
             self._connection.execute(
                 f"CALL ducklake_add_data_files('{ALIAS}', ?, ?, schema => ?,"
                 " hive_partitioning => true, allow_missing => true)",

@@ -57,6 +57,7 @@ _LOOKED_THROUGH = (
     "ducklake_file_column_stats",
     "ducklake_file_partition_value",
 )
+_HAS_COMMIT = "SELECT EXISTS (SELECT 1 FROM ducklake_snapshot_changes WHERE commit_extra_info = {})"
 #: DuckLake's own tables, quoted.
 _TABLES = """
 SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables
@@ -96,6 +97,9 @@ class Catalog(Protocol):
 
         ``home`` is a folder of this machine that all its writers know.
         """
+
+    def has_commit(self, name: str) -> bool:
+        """Whether a transaction was committed that called itself so (``commit_extra_info``)."""
 
     def compact(self) -> None:
         """Give back the room of deleted rows, so that what they said is gone from disk too."""
@@ -157,6 +161,10 @@ class SqliteCatalog:
         with private_file(home / f".{name}.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def has_commit(self, name: str) -> bool:
+        with closing(sqlite3.connect(self._path, timeout=10)) as connection:
+            return bool(connection.execute(_HAS_COMMIT.format("?"), (name,)).fetchone()[0])
 
     def compact(self) -> None:
         with closing(sqlite3.connect(self._path, timeout=1, isolation_level=None)) as connection:
@@ -221,6 +229,14 @@ class PostgresCatalog:
         except LockNotAvailable:
             return False
         return True
+
+    def has_commit(self, name: str) -> bool:
+        with self._session() as session:
+            session.execute(f"BEGIN; SET LOCAL lock_timeout = '{_PATIENCE}'")
+            # of a connection that was cut the server may still be committing
+            session.execute("LOCK TABLE ducklake_snapshot_changes IN SHARE MODE")
+            session.execute(_HAS_COMMIT.format("%s"), (name,))
+            return bool(session.fetchone()[0])
 
     def compact(self) -> None:
         from psycopg2.errors import LockNotAvailable

@@ -21,7 +21,7 @@ from mirror_assets.mirroring.errors import MirrorError, SettingsError, Warehouse
 from mirror_assets.mirroring.names import PARTITION_COLUMN, folder_name
 from mirror_assets.mirroring.names import sql as quoted
 from mirror_assets.mirroring.schema import TableSchema
-from mirror_assets.mirroring.warehouses.base import Rows
+from mirror_assets.mirroring.warehouses.base import BIGQUERY_FOLDER, Rows
 from mirror_assets.mirroring.warehouses.bigquery import fields, sql
 from mirror_assets.mirroring.warehouses.bigquery.commit import Carrier, Journal, Turn
 from mirror_assets.mirroring.warehouses.bigquery.plan import OWN, folder_of
@@ -36,8 +36,6 @@ _DAY = 86_400.0
 _VIEWS = 50
 #: The dataset of the turns that are taken by those who do not publish through a commit.
 _TURNS = "mirror_turns"
-#: What lies below is BigQuery's, or on its way there.
-_FOLDER = ".bigquery"
 _ARRAY_OR_STRUCT = ("ARRAY<", "STRUCT<")
 
 
@@ -62,7 +60,7 @@ class BigQueryWarehouse:
             endpoint=options.get("endpoint"),
             patience=patience,
         )
-        self._lake = storage.lake(f"{lake.rstrip('/')}/{_FOLDER}")
+        self._lake = storage.lake(f"{lake.rstrip('/')}/{BIGQUERY_FOLDER}")
         self._lease = lease
         self._patience = patience
         self._mutex = threading.RLock()
