@@ -104,7 +104,8 @@ class Fault:
     """What happens to the next requests that match: ``(verb, path)`` and ``times``.
 
     ``lost`` requests are carried out, and answered by the error nevertheless. ``in_job`` errors are
-    those of the job that the request starts.
+    those of the job that the request starts, of whose script ``done`` statements are carried out,
+    but never the last.
     """
 
     verb: str
@@ -115,6 +116,7 @@ class Fault:
     lost: bool = False
     in_job: bool = False
     body: str = ""
+    done: int = 0
 
 
 @dataclass
@@ -428,6 +430,8 @@ class BigQuery:
         }
         try:
             if fault and fault.in_job:
+                if "query" in configuration:
+                    self._script(configuration["query"]["query"], upto=fault.done)
                 raise Refused(fault.status, fault.reason, "canary-text")
             if "load" in configuration:
                 job["statistics"]["load"] = self._load(configuration["load"])
@@ -593,7 +597,7 @@ class BigQuery:
         reference = {"projectId": self.project, "jobId": job_id, "location": "US"}
         self.jobs[job_id] = {
             "jobReference": reference,
-            "configuration": {"query": {"query": body["query"]}},
+            "configuration": {"query": {"query": body["query"]}, "labels": body.get("labels")},
             "status": {"state": "DONE"},
             "statistics": {},
         }
@@ -617,12 +621,15 @@ class BigQuery:
             answer["pageToken"] = str(first + size)
         return answer
 
-    def _script(self, text: str) -> tuple[list[Field], list[tuple[Any, ...]]]:
-        """Execute statements; the answer of the last one."""
+    def _script(
+        self, text: str, *, upto: int | None = None
+    ) -> tuple[list[Field], list[tuple[Any, ...]]]:
+        """Execute statements; the answer of the last one. ``upto`` is where a script breaks."""
         answer: tuple[list[Field], list[tuple[Any, ...]]] = ([], [])
         is_open = False
         try:
-            for tree in _parsed(text):
+            trees = _parsed(text)
+            for tree in trees if upto is None else trees[:-1][:upto]:
                 is_open = isinstance(tree, exp.Transaction) or (
                     is_open and not isinstance(tree, exp.Commit)
                 )
@@ -631,6 +638,8 @@ class BigQuery:
             if is_open:
                 self.duck.execute("ROLLBACK")
             raise
+        if is_open:  # it broke
+            self.duck.execute("ROLLBACK")
         return answer
 
     def _execute(self, tree: exp.Expr) -> tuple[list[Field], list[tuple[Any, ...]]]:

@@ -399,6 +399,44 @@ def test_a_kill_at_any_point_and_a_rerun_end_in_the_same_state(
     assert harmless == [steps - 2, steps - 1, steps]
 
 
+@pytest.mark.parametrize(
+    ("body", "done"),
+    [("RENAME COLUMN", 1), ("CREATE OR REPLACE VIEW", 1), ("BEGIN TRANSACTION", 2)],
+)
+def test_a_script_that_breaks_between_two_statements_is_done_to_its_end(
+    lake: BigQueryWarehouse, service: BigQuery, body: str, done: int
+) -> None:
+    before(lake)
+    service.faults.append(
+        Fault("POST", JOBS, 400, "backendError", in_job=True, body=body, done=done)
+    )
+
+    change(lake)
+
+    assert service.faults == []
+    (view,) = lake.query("SELECT * FROM clinic.visit_latest LIMIT 0").columns[:1]
+    assert view == "V"
+    assert lake.query("SELECT V FROM clinic.visit_latest ORDER BY 1").rows == [(2,), (3,)]
+    assert lake.query("SELECT * FROM clinic.log ORDER BY run").rows == [("new", 3), ("old", 1)]
+
+
+def test_views_move_in_scripts_of_at_most_fifty(lake: BigQueryWarehouse, service: BigQuery) -> None:
+    publish(lake, 1)
+    known = set(service.jobs)
+
+    def body(tx: Transaction) -> None:
+        for number in range(101):
+            tx.view("clinic", f"v{number}", "SELECT 1 AS v")
+
+    lake.commit(body)
+
+    scripts = [
+        service.jobs[job]["configuration"]["query"]["query"] for job in service.jobs.keys() - known
+    ]
+    assert sorted(text.count("CREATE OR REPLACE VIEW") for text in scripts) == [1, 50, 50]
+    assert lake.query("SELECT v FROM clinic.v100").rows == [(1,)]
+
+
 # -- what was begun is finished, or left to the next writer
 
 LOAD = '"load"'
@@ -720,9 +758,14 @@ def test_descriptions_of_columns_outlive_publications(
 
 def test_costs_are_told_apart_by_database(lake: BigQueryWarehouse, service: BigQuery) -> None:
     publish(lake, 1)
+    written = list(service.jobs)
+    lake.query("SELECT v FROM clinic.visit_latest")
+    lake.query("SELECT v FROM `clinic.visit_latest`", native=True)
+    with lake.batches("SELECT v FROM clinic.visit_latest"):
+        pass
 
     labels = [job["configuration"].get("labels") for job in service.jobs.values()]
-    assert labels
-    assert labels == [{"made_by": "mirror_assets", "mirror_dataset": "clinic"}] * len(labels)
+    own = {"made_by": "mirror_assets", "mirror_dataset": "clinic"}
+    assert labels == [own] * len(written) + [own | {"mirror": "read"}] * 3
     assert service.datasets["clinic"]["labels"]["mirror_dataset"] == "clinic"
     assert service.datasets["clinic"]["location"] == "US"

@@ -328,8 +328,8 @@ class Carrier:
                         step.dataset, step.table, step.fields, partitioned=step.partitioned
                     )
                 case Altered():
-                    if step.statements:
-                        self._run([self._script(plan, f"columns of {where}", step.statements)])
+                    for statement in step.statements:  # alone, each is done once or not at all
+                        self._run([self._script(plan, f"columns of {where}", [statement])])
                     self._service.alter_fields(step.dataset, step.table, step.fields)
                 case Dropped():
                     self._service.drop(step.dataset, step.table)

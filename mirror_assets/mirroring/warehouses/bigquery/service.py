@@ -19,10 +19,9 @@ from typing import Any, Literal
 
 from mirror_assets.mirroring.errors import MirrorError, WarehouseRefused
 from mirror_assets.mirroring.warehouses.base import Rows
-from mirror_assets.mirroring.warehouses.bigquery import faults
+from mirror_assets.mirroring.warehouses.bigquery import faults, sql
 from mirror_assets.mirroring.warehouses.bigquery.fields import Field
 from mirror_assets.mirroring.warehouses.bigquery.plan import OWN
-from mirror_assets.mirroring.warehouses.bigquery.sql import path
 
 #: Attempts at a job that BigQuery accepted and then failed for a passing reason.
 _ATTEMPTS = 4
@@ -349,7 +348,8 @@ class Service:
     def _ask(self, text: str, about: str, limit: int | None) -> Any:
         from google.cloud import bigquery
 
-        options = bigquery.QueryJobConfig(use_legacy_sql=False, labels={"mirror": "read"})
+        labels = labels_of(*sql.datasets(text)) | {"mirror": "read"}
+        options = bigquery.QueryJobConfig(use_legacy_sql=False, labels=labels)
         with faults.own(about):
             return self.client.query_and_wait(
                 text, job_config=options, max_results=limit, retry=self.retry, job_retry=self.retry
@@ -376,7 +376,7 @@ class Service:
             return job.statement_type or "", int(job.total_bytes_processed or 0)
 
     def qualified(self, dataset: str, table: str) -> str:
-        return path(self.project, dataset, table)
+        return sql.path(self.project, dataset, table)
 
 
 def _has_passed(handle: Any, job: Job) -> bool:
@@ -425,9 +425,10 @@ def is_local(endpoint: str | None) -> bool:
     return bool(endpoint and _LOCAL.fullmatch(endpoint))
 
 
-def labels_of(dataset: str) -> dict[str, str]:
+def labels_of(*datasets: str) -> dict[str, str]:
     """Labels by which costs are told apart; values are lower-case words of at most 63 letters."""
-    value = re.sub(r"[^a-z0-9_-]", "_", dataset.lower())[:63]
+    said = datasets[0] if len(datasets) == 1 else "several" if datasets else "none"
+    value = re.sub(r"[^a-z0-9_-]", "_", said.lower())[:63]
     return {"made_by": "mirror_assets", "mirror_dataset": value}
 
 

@@ -128,6 +128,19 @@ def _qualify(tree: exp.Expr, project: str) -> None:
             table.set("catalog", exp.to_identifier(project, quoted=True))
 
 
+def datasets(text: str) -> set[str]:
+    """The datasets that a query of BigQuery's dialect reads, as far as we can tell."""
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        trees = sqlglot.parse(text, read="bigquery")
+    except sqlglot.errors.SqlglotError:
+        return set()
+    tables = [table for tree in trees if tree for table in tree.find_all(exp.Table)]
+    return {table.db for table in tables if table.db}
+
+
 def name(text: str) -> str:
     """A back-quoted identifier."""
     return "`" + text.replace("\\", "\\\\").replace("`", "\\`") + "`"
