@@ -16,7 +16,7 @@ import pytest
 from mirror_assets.mirroring import storage
 from mirror_assets.mirroring.errors import LandingFault, StorageRefused
 from mirror_assets.mirroring.storage import Storage
-from tests.fakes.cloud_storage import CloudStorage, Fault, FaultyStorage
+from tests.fakes.cloud_storage import CloudStorage, Fault, FaultyStorage, Kind
 
 BLOCK = 256 << 10
 UPLOADED = "POST /upload"
@@ -96,6 +96,21 @@ def test_a_fault_that_passes_costs_one_more_request(
     # begun, three blocks; size; looked at, three blocks: and one of them once more
     assert faulty.counts == {"POST": 4 + (fault.request == UPLOADED), "GET": faulty.counts["GET"]}
     assert faulty.counts["GET"] == 5 + (fault.request != UPLOADED)
+
+
+@pytest.mark.parametrize("kind", [429, 503, "cut", "lost"])
+def test_a_small_file_is_sent_again_and_whole(
+    place: str, behind: Callable[..., FaultyStorage], kind: Kind
+) -> None:
+    files = Storage(place)
+    wanted = {f"{place}/{name}.json": name.encode() * 100 for name in "abc"}
+
+    with behind(Fault(kind, "POST", skip=1)) as faulty:  # type: ignore[attr-defined]
+        files.put(wanted)
+
+    assert {path: files.read(path) for path in wanted} == wanted
+    assert faulty.struck == {kind: 1}
+    assert faulty.counts["POST"] == 4
 
 
 @pytest.mark.usefixtures("small_blocks")
