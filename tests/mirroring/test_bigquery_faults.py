@@ -401,7 +401,7 @@ def test_a_kill_at_any_point_and_a_rerun_end_in_the_same_state(
 
 @pytest.mark.parametrize(
     ("body", "done"),
-    [("RENAME COLUMN", 1), ("CREATE OR REPLACE VIEW", 1), ("BEGIN TRANSACTION", 2)],
+    [("RENAME COLUMN", 2), ("CREATE OR REPLACE VIEW", 1), ("BEGIN TRANSACTION", 2)],
 )
 def test_a_script_that_breaks_between_two_statements_is_done_to_its_end(
     lake: BigQueryWarehouse, service: BigQuery, body: str, done: int
