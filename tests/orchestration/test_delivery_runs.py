@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import dagster as dg
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
+from mirror_assets.commons.assets import CACHE
 from mirror_assets.definitions import build
 from mirror_assets.delivery import appengine
 from mirror_assets.elation.assets import AS_OF, FIREWALL, MEASURES
@@ -216,6 +219,29 @@ def test_an_old_day_after_a_newer_one_posts_nothing(
     figures = run.metadata("quality_measures")
     assert (figures["posted"], figures["superseded_by"]) == (0, str(world.today))
     assert world.posts() == 0
+
+
+def test_the_cache_job_waits_for_one_under_way(world: World, instance: dg.DagsterInstance) -> None:
+    variables = world.variables | {"MIRROR_CACHE_JOB_COMMAND": "true"}
+    graph = build(Settings.from_env(variables))
+    began = time.monotonic()
+    assert world.run(instance, CACHE, graph=graph).success
+    longer = 2 * (time.monotonic() - began) + 0.5
+    held, released = Event(), Event()
+
+    def hold() -> None:
+        warehouse = Settings.from_env(variables).warehouse()
+        with closing(warehouse), warehouse.alone("commons_jobs"):
+            held.set()
+            time.sleep(longer)
+            released.set()
+
+    holder = Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    assert world.run(instance, CACHE, graph=graph).success
+    assert released.is_set()
+    holder.join(10)
 
 
 # -- the firewall before the posts
