@@ -2,7 +2,17 @@
 
 {% macro instant(wall_time) %}{{ return(adapter.dispatch('instant')(wall_time)) }}{% endmacro %}
 {% macro duckdb__instant(wall_time) %}timezone('{{ var("wall_clock") }}', {{ wall_time }}){% endmacro %}
-{% macro bigquery__instant(wall_time) %}timestamp({{ wall_time }}, '{{ var("wall_clock") }}'){% endmacro %}
+{# BigQuery's own reading of an hour that the autumn change repeats is summer time. Ours is standard
+   time, as DuckDB's: a wall time is summer time only where no other reading gives it back. #}
+{% macro bigquery__instant(wall_time) -%}
+  {%- set zone, offsets = var("wall_clock"), var("wall_clock_offsets") -%}
+  {%- set standard = "timestamp(" ~ wall_time ~ ", '" ~ offsets.standard ~ "')" -%}
+  {%- set summer = "timestamp(" ~ wall_time ~ ", '" ~ offsets.summer ~ "')" -%}
+  if(
+    datetime({{ summer }}, '{{ zone }}') = {{ wall_time }}
+      and not datetime({{ standard }}, '{{ zone }}') = {{ wall_time }},
+    {{ summer }}, {{ standard }})
+{%- endmacro %}
 
 {# The local day of an instant. #}
 {% macro local_day(instant) %}{{ return(adapter.dispatch('local_day')(instant)) }}{% endmacro %}
