@@ -72,6 +72,15 @@
   }) }}
 {%- endmacro %}
 
+{# Columns that are a key together: of one relation, and equal in two. #}
+{% macro keyed(relation, key) -%}
+  {% for column in key %}{{ relation }}.{{ column }}{{ ", " if not loop.last }}{% endfor %}
+{%- endmacro %}
+
+{% macro same_key(left, right, key) -%}
+  {% for column in key %}{{ left }}.{{ column }} = {{ right }}.{{ column }}{{ " and " if not loop.last }}{% endfor %}
+{%- endmacro %}
+
 {# One id from several values; NULL and empty text stay apart. #}
 {% macro hash_of(values) -%}
   {%- set parts = [] -%}

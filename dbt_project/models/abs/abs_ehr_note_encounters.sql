@@ -1,3 +1,6 @@
+{#- A note is what its kind, its id and its patient say: kinds count their ids apart, and members who
+    share an MRN have the same notes. -#}
+{%- set key = ['noteKind', 'encounterId', 'patientId'] -%}
 with encounters as (
   select
     mirror_date,
@@ -29,17 +32,17 @@ notes as (
 
 texts as (
   select
-    notes.encounterId,
+    {{ keyed('notes', key) }},
     string_agg(reason.notes, '; ' order by reason_position) as noteText
   from notes
   {{ elements('notes.reasons', 'reason', 'reason_position') }}
   where reason.notes is not null
-  group by notes.encounterId
+  group by {{ keyed('notes', key) }}
 ),
 
 providers as (
   select
-    notes.encounterId,
+    {{ keyed('notes', key) }},
     {{ squeezed(full_name('provider.firstName', 'provider.lastName')) }} as squeezedName,
     provider.identifiers as identifiers
   from notes
@@ -48,7 +51,7 @@ providers as (
 
 provider_ids as (
   select
-    providers.encounterId,
+    {{ keyed('providers', key) }},
     provider_id.idType as idType,
     provider_id.id as id
   from providers
@@ -67,17 +70,17 @@ users as (
 ),
 
 matches as (
-  select provider_ids.encounterId, users.userId, users.userRole, true as byEmail
+  select {{ keyed('provider_ids', key) }}, users.userId, users.userRole, true as byEmail
   from provider_ids
   inner join users on users.userEmail = provider_ids.id
   where provider_ids.idType = 'email'
   union all
-  select provider_ids.encounterId, users.userId, users.userRole, false as byEmail
+  select {{ keyed('provider_ids', key) }}, users.userId, users.userRole, false as byEmail
   from provider_ids
   inner join users on users.userNpi = provider_ids.id
   where provider_ids.idType = 'npi'
   union all
-  select providers.encounterId, users.userId, users.userRole, false as byEmail
+  select {{ keyed('providers', key) }}, users.userId, users.userRole, false as byEmail
   from providers
   inner join users on users.squeezedName = providers.squeezedName
   where providers.squeezedName <> ''
@@ -85,10 +88,10 @@ matches as (
 
 ranked as (
   select
-    encounterId,
+    {{ key | join(', ') }},
     userId,
     row_number() over (
-      partition by encounterId
+      partition by {{ key | join(', ') }}
       order by
         case when userRole = 'Physician' then 0 else 1 end,
         case when userRole like '%Support_Specialist' then 1 else 0 end,
@@ -117,6 +120,6 @@ from notes
 inner join {{ of_day(ref('src_member')) }} as members
   on members.patientId = notes.patientId
 inner join ranked
-  on ranked.encounterId = notes.encounterId and ranked.place = 1
+  on {{ same_key('ranked', 'notes', key) }} and ranked.place = 1
 left join texts
-  on texts.encounterId = notes.encounterId
+  on {{ same_key('texts', 'notes', key) }}

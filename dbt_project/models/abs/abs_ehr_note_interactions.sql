@@ -2,6 +2,7 @@ with notes as (
   select
     mirror_date,
     encounterId,
+    noteKind,
     patientId,
     userId,
     encounterSource,
@@ -32,6 +33,7 @@ intakes as (
 select
   notes.mirror_date,
   notes.encounterId,
+  notes.noteKind,
   notes.patientId,
   notes.userId,
   notes.encounterSource,
