@@ -19,7 +19,7 @@ from mirror_assets.partitions import DAILY, day_of, key_of
 
 #: Both kinds of steps can fail, and their runs be tried again.
 StepContext = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
-#: Steps that write into the warehouse; they wait for each other, not for mirrors.
+#: Steps that write into the warehouse: as many at once as dagster.yaml allows, beside mirrors.
 POOL = "downstream"
 
 
