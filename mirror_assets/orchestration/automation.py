@@ -8,8 +8,15 @@ published, so no gate on checks is needed; one would let a failed replay of an o
 Dagster's ``eager`` forgets an input that was replaced while its reader ran, because the end of that
 run counts as an answer. Here only a request answers, and not one of the same moment: what it read
 is unknown. At worst a reader runs once too often, and every reader can run twice.
+
+What is asked for together runs together, and all dbt models are one step, which Dagster skips as a
+whole when anything fails in its run that one of the chosen models reads. So a model does not start
+with what it is made of, but after it.
 """
 
+from collections.abc import Collection
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import dagster as dg
@@ -39,6 +46,29 @@ def when_inputs_land(as_of: frozenset[str] = frozenset()) -> dg.AutomationCondit
         & ~_When.any_deps_in_progress().allow(late)
     )
     return _newest_day((start | again) & ready.ignore(late))
+
+
+def when_a_models_inputs_land(
+    models: str, made_of: Collection[dg.AssetKey] = ()
+) -> dg.AutomationCondition[Any]:
+    """The same for one of the group ``models``, all of which are one step.
+
+    Only another model may be made in the same run. ``made_of`` are the assets that automation makes
+    and that the model reads, itself or through models: it waits while one of them is on its way, so
+    that it runs once when all of them are replaced.
+    """
+    own = dg.AssetSelection.groups(models)
+    landed = _When.newly_updated() & ~_When.executed_with_root_target()
+    replaced = _When.any_deps_updated().allow(own) | _When.any_deps_match(landed).ignore(own)
+    absent = _When.any_deps_match(_When.missing())
+    missing = _When.any_deps_missing().allow(own) | absent.ignore(own)
+    coming = [
+        _When.asset_matches(key, _When.will_be_requested() | _When.in_progress())
+        for key in sorted(made_of)
+    ]
+    waits = reduce(or_, coming, missing | _When.any_deps_in_progress())
+    start = _When.newly_missing().since_last_handled() | _unanswered(replaced)
+    return _newest_day(start & ~waits)
 
 
 def when_the_table_lands() -> dg.AutomationCondition[Any]:

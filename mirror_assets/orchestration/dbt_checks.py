@@ -12,7 +12,8 @@ import dagster as dg
 
 from mirror_assets.mirroring.errors import at_edge
 from mirror_assets.orchestration.automation import when_the_table_lands
-from mirror_assets.orchestration.dbt_command import DbtCommand, joined
+from mirror_assets.orchestration.dbt_command import DbtCommand
+from mirror_assets.orchestration.dbt_faults import joined
 from mirror_assets.orchestration.dbt_manifest import Manifest, Node
 from mirror_assets.orchestration.downstream import POOL, failure
 from mirror_assets.orchestration.session import MirrorResource

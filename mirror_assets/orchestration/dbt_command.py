@@ -13,29 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import date
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
 
-from mirror_assets.mirroring.errors import MirrorError, PermanentError
+from mirror_assets.orchestration import dbt_faults
+from mirror_assets.orchestration.dbt_faults import ModelFailed
 from mirror_assets.orchestration.dbt_manifest import PROJECT, Manifest
 from mirror_assets.orchestration.dbt_sources import environment
 from mirror_assets.orchestration.session import MirrorResource
 
-_BY_HAND = "docs/operations.md says how to see dbt's own message, which may quote rows"
-_FAILED = ("error", "fail", "runtime error")
 _SHOWN = ("Execution Duration", "status", "dagster_dbt/failed_row_count")
 
 Results = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
-
-
-class ModelFailed(PermanentError):  # noqa: N818 - the kinds read as nouns
-    """dbt could not build a model, or a test found rows that should not be there."""
-
-    kind = "dbt"
-    resource = "BQ"
-    failed: Mapping[str, str] = MappingProxyType({})  #: models and tests, and what dbt says of each
 
 
 class DbtCommand:
@@ -46,6 +36,7 @@ class DbtCommand:
         self._mirror = mirror
         self._day = day
         self._target = mirror.scratch / f"dbt-{day}"
+        self._said = ""
 
     def build(self, models: Sequence[str]) -> Results:
         """Build models and test them, and give what became of each model and test."""
@@ -82,40 +73,18 @@ class DbtCommand:
                 raise_on_error=False,
             )
             events = list(invocation.stream())
+            self._said = str(invocation.get_error() or "")
         yield from filter(None, map(_result, events))
 
     def faults(self) -> ModelFailed | None:
         """What failed, by dbt's own account; None when all went well."""
-        path = self._target / "run_results.json"
         try:
-            results = json.loads(path.read_bytes())["results"]
+            results = json.loads((self._target / "run_results.json").read_bytes())["results"]
         except (OSError, ValueError):
-            return ModelFailed(
-                "dbt stopped before it built anything",
-                remedy="most often a table that is read was not published that day: see"
-                f" `mirror status`; {_BY_HAND}",
-            )
+            return dbt_faults.of_nothing(self._said)
         finally:
             shutil.rmtree(self._target, ignore_errors=True)
-        results = [result for result in results if not _is_hook(result)]
-        failed = [result for result in results if result["status"] in _FAILED]
-        if not failed:
-            return None
-        names = {result["unique_id"].split(".")[2]: _outcome(result) for result in failed}
-        told = "; ".join(f"{name} ({outcome})" for name, outcome in names.items())
-        fault = ModelFailed(
-            f"{len(failed)} of {len(results)} models and tests failed: {told}",
-            remedy=f"the others went well; {_BY_HAND}",
-        )
-        fault.failed = names
-        return fault
-
-
-def joined(faults: Sequence[MirrorError]) -> MirrorError:
-    """One error for several commands of a step."""
-    if len(faults) == 1:
-        return faults[0]
-    return ModelFailed("; ".join(f"{f.where}: {f.what}" for f in faults), remedy=faults[0].remedy)
+        return dbt_faults.of_results(results)
 
 
 @contextmanager
@@ -130,15 +99,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _outcome(result: Mapping[str, Any]) -> str:
-    found = result.get("failures")
-    return f"{found} rows" if found else str(result["status"])
-
-
-def _is_hook(result: Mapping[str, Any]) -> bool:
-    return bool(result["unique_id"].startswith("operation.") and result["status"] not in _FAILED)
 
 
 def _result(event: Any) -> dg.MaterializeResult[Any] | dg.AssetCheckResult | None:

@@ -5,7 +5,8 @@ does. `make setup` has dbt parse its project once; loading the graph never does.
 """
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import dagster as dg
 
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.retention import Copies
-from mirror_assets.orchestration.automation import when_inputs_land
+from mirror_assets.orchestration.automation import when_a_models_inputs_land
 from mirror_assets.partitions import DAILY
 
 PROJECT = Path(__file__).parents[2] / "dbt_project"
@@ -113,6 +114,39 @@ class Manifest:
                 found |= self.reads(self.data["nodes"][parent])
         return found
 
+    def made_of(self, node: Node) -> set[dg.AssetKey]:
+        """The derived tables that a model reads, itself or through any models."""
+        found: set[dg.AssetKey] = set()
+        for parent in node["depends_on"]["nodes"]:
+            source = self.data["sources"].get(parent)
+            if source is None:
+                found |= self.made_of(self.data["nodes"][parent])
+            elif source["meta"].get("derived"):
+                found.add(self.key(source))
+        return found
+
+    def tables_read(self, models: Iterable[Node]) -> tuple[dict[str, list[str]], list[Node]]:
+        """What a build of models reads, itself or through text and views: tables that
+        MIRROR_METADATA tells of, by database, and other derived ones.
+        """
+        found = self._sources_read(models)
+        recorded: dict[str, list[str]] = defaultdict(list)
+        for source in found.values():
+            if source["meta"]["mirror_metadata"]:
+                recorded[source["source_name"]].append(source["name"])
+        unrecorded = (s for s in found.values() if not s["meta"]["mirror_metadata"])
+        return recorded, [source for source in unrecorded if source["meta"].get("derived")]
+
+    def _sources_read(self, models: Iterable[Node]) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for node in models:
+            for parent in node["depends_on"]["nodes"]:
+                if parent in self.data["sources"]:
+                    found[parent] = self.data["sources"][parent]
+                elif not _is_table(self.data["nodes"][parent]):
+                    found |= self._sources_read([self.data["nodes"][parent]])
+        return found
+
     def _read_source(self, source: Node) -> set[dg.AssetKey]:
         """A table; of a control table, which no step materializes, the tables that it tells of."""
         key = self.key(source)
@@ -138,7 +172,7 @@ class Manifest:
             kinds={"dbt"},
             owners=node["meta"]["dagster"]["owners"],
             partitions_def=DAILY,
-            automation_condition=when_inputs_land(),
+            automation_condition=when_a_models_inputs_land(GROUP, self.made_of(node)),
             skippable=True,
             metadata={
                 "dagster/table_name": f"{node['schema']}.{node['name']}",
@@ -175,9 +209,13 @@ def copies() -> list[Copies]:
     if not (PROJECT / "dbt_project.yml").is_file():
         return []
     models = Manifest.load().models.values()
-    tables = [node for node in models if node["config"]["materialized"] != "view"]
+    tables = filter(_is_table, models)
     made = [Copies(node["schema"], node["name"], DAY_COLUMN) for node in tables]
     return [*made, Copies("dbt_audit", "run_results", DAY_COLUMN)]
+
+
+def _is_table(node: Node) -> bool:
+    return node["config"]["materialized"] not in ("ephemeral", "view")
 
 
 def _is_ephemeral(node: Node) -> bool:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mirror_assets.orchestration import dbt_checks
+from mirror_assets.orchestration import dbt_checks, dbt_inputs
 from mirror_assets.orchestration.dbt_command import DbtCommand, Results
 from mirror_assets.orchestration.dbt_manifest import PROJECT, Manifest
 from mirror_assets.orchestration.downstream import POOL, failure, step
@@ -32,10 +32,11 @@ def models(manifest: Manifest) -> dg.AssetsDefinition:
     )
     def dbt_models(context: dg.AssetExecutionContext, mirror: MirrorResource) -> Results:
         wanted = context.selected_asset_keys
-        names = [node["name"] for node in manifest.models.values() if manifest.key(node) in wanted]
+        chosen = [node for node in manifest.models.values() if manifest.key(node) in wanted]
         with step(context, "dbt") as day:
+            dbt_inputs.require(mirror, manifest, chosen, day)
             command = DbtCommand(manifest, mirror, day)
-            for result in command.build(names):
+            for result in command.build([node["name"] for node in chosen]):
                 if result.asset_key in wanted:
                     yield result
             faults = command.faults()

@@ -193,12 +193,19 @@ def _table(
         "name": table,
         "description": derived.description if derived else _description(mirrored, table, spec),
         "identifier": spec.storage_name(table) if spec else table,
-        "config": {"meta": {"mirror_metadata": derived is None, "dagster": {"asset_key": key}}},
+        "config": {"meta": {**_told(spec, derived), "dagster": {"asset_key": key}}},
     }
     if _WHOLE_TABLE in tests:
         entry["data_tests"] = tests[_WHOLE_TABLE]
     columns = _columns(derived, mirrored, tests)
     return entry | ({"columns": columns} if columns else {})
+
+
+def _told(spec: DatabaseSpec | None, derived: Derived | None) -> dict[str, bool]:
+    """Where a build finds out whether a day is there: in MIRROR_METADATA, which knows all tables of
+    a catalog's dataset, or by the table's rows; and whether an asset downstream makes the table.
+    """
+    return {"mirror_metadata": spec is not None} | ({"derived": True} if derived else {})
 
 
 def _metadata(spec: DatabaseSpec) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Lake:
         loaded: dict[str, dict[str, int]] = {}
         for table in TABLES:
             database, name = table.split(".")
-            if database != "medical" and not name.endswith("_transformed"):
+            if database != "medical":
                 loaded.setdefault(database, {})[name] = len(rows.get(table, []))
         statements += [self.published(database, day, **each) for database, each in loaded.items()]
         self.execute(*statements)

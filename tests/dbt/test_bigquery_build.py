@@ -98,7 +98,6 @@ def _publish(tx: Any, dataset: str, day: str, counts: dict[str, int]) -> None:
     rows = [
         base | {"TABLE_NAME": table.partition(".")[2], "loaded_rows": count}
         for table, count in counts.items()
-        if not table.endswith("_transformed")
     ]
     tx.replace_rows(dataset, METADATA.name, rows, partition=at.date())
 

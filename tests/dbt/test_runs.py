@@ -30,9 +30,12 @@ def test_running_a_day_again_replaces_it_also_by_nothing(built: Any) -> None:
 
 def test_a_day_that_was_not_mirrored_is_refused_by_name(built: Any) -> None:
     lake, _run = built
-    run = lake.dbt("run", "--select", "member_care_team_all", day="2026-10-01")
+    models = "member_care_team_all abs_commons_note_text abs_ehr_note_encounters"
+    run = lake.dbt("run", "--select", models, day="2026-10-01")
     assert not run.ok
-    assert "not published on 2026-10-01: commons.care_team, commons.user" in run.output
+    told = " ".join(run.output.split())  # dbt breaks lines
+    names = "commons.care_team, commons.note_transformed, commons.user, medical.patient_encounters"
+    assert f"not published on 2026-10-01: {names}" in told
 
 
 def test_no_day_is_refused(built: Any) -> None:

@@ -1,6 +1,6 @@
 """When assets downstream of the mirrors start, tick by tick, with real runs between the ticks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +8,11 @@ import dagster as dg
 import pytest
 
 from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError
-from mirror_assets.orchestration.automation import when_inputs_land, when_the_table_lands
+from mirror_assets.orchestration.automation import (
+    when_a_models_inputs_land,
+    when_inputs_land,
+    when_the_table_lands,
+)
 from mirror_assets.orchestration.downstream import daily, step
 from mirror_assets.orchestration.retries import RETRY_TAG
 from mirror_assets.partitions import DAILY, key_of
@@ -119,6 +123,73 @@ class Graph:
 @pytest.fixture
 def graph() -> Graph:
     return Graph()
+
+
+class Models(Graph):
+    """The same with models, which are one step: of a table, of a reader, and of both of those."""
+
+    _READ: Mapping[str, list[str]] = {
+        "of_a": ["a"],
+        "of_readers": ["reads_a"],
+        "of_both": ["of_a", "of_readers"],
+    }
+
+    def _definitions(self) -> dg.Definitions:
+        @dg.multi_asset(
+            specs=[
+                dg.AssetSpec(
+                    name,
+                    deps=deps,
+                    group_name="models",
+                    partitions_def=DAILY,
+                    skippable=True,
+                    automation_condition=when_a_models_inputs_land(
+                        "models", [dg.AssetKey("reads_a")] if name != "of_a" else []
+                    ),
+                )
+                for name, deps in self._READ.items()
+            ],
+            can_subset=True,
+        )
+        def models(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+            chosen = {key.to_user_string() for key in context.selected_asset_keys}
+            for name in self._READ:
+                if name in chosen:
+                    self.ran.append(name)
+                    yield dg.MaterializeResult(asset_key=name)
+
+        return dg.Definitions.merge(super()._definitions(), dg.Definitions(assets=[models]))
+
+    def of_models(self) -> list[str]:
+        self.follow()
+        return [name for name in self.ran if name in self._READ]
+
+
+def test_models_run_once_when_all_that_they_are_made_of_is_replaced() -> None:
+    graph = Models()
+    for _ in range(2):
+        graph.run("a", "b")
+        assert graph.of_models() == ["of_a", "of_readers", "of_both"]
+        assert graph.follow() == []
+
+
+def test_models_that_do_not_read_what_failed_are_made_nevertheless() -> None:
+    graph = Models()
+
+    def fail(name: str) -> None:
+        if name == "reads_a":
+            raise dg.Failure("no")
+
+    graph.body = fail
+    graph.run("a", "b")
+    assert graph.of_models() == ["of_a"]
+    graph.body = lambda _name: None
+    graph.run("a")
+    assert graph.of_models() == ["of_a", "of_readers", "of_both"]
+
+    graph.body = fail
+    graph.run("a")
+    assert graph.of_models() == ["of_a", "of_both"]  # of the day's older readers
 
 
 def test_a_failed_table_holds_back_only_its_readers(graph: Graph) -> None:

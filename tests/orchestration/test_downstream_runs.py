@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +10,9 @@ import dagster as dg
 import pytest
 
 from mirror_assets.definitions import build
-from mirror_assets.orchestration import dbt_models
+from mirror_assets.orchestration import dbt_checks, dbt_models
 from mirror_assets.orchestration.ticks import Ticks
-from mirror_assets.sample import elation
+from mirror_assets.sample import commons, elation
 from mirror_assets.settings import Settings
 from tests.conftest import SCALE, Bench
 from tests.orchestration.conftest import Run, Samples
@@ -21,6 +22,8 @@ MEASURES = dg.AssetKey(["elation", "quality_measures"])
 CACHE = dg.AssetKey(["commons", "ccd_encounter_cache"])
 TEXTS = dg.AssetKey(["commons", "note_transformed"])
 USERS = dg.AssetKey(["mrt_commons", "user"])
+TEAMS = dg.AssetKey(["mrt_commons", "member_care_team_all"])
+NOTES = dg.AssetKey(["abs_computed", "abs_commons_note_text"])
 APPOINTMENTS = dg.AssetKey(["abs_computed", "abs_ehr_appointment_statuses"])
 
 
@@ -129,6 +132,33 @@ def test_everything_follows_its_inputs_once_and_again_when_they_are_replaced(
     again = world.told(MEASURES)
     assert again["posted"] < again["members"]
     assert again["posted"] + again["unchanged"] == again["members"]
+
+
+def test_e_46_a_failed_text_holds_back_only_the_models_that_read_it(
+    samples: Samples, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the models two may be built: one reads mirrored tables alone, the other the text of notes.
+    The first one is built of rows that break a rule of its own.
+    """
+    monkeypatch.setattr(dbt_checks, "definitions", lambda _manifest: dg.Definitions())
+    world = World(instance, samples.vendor)
+    with closing(samples.postgres.admin("commons")) as admin, admin.cursor() as cursor:
+        cursor.execute(f"""UPDATE note SET "{commons.BODY_COLUMN}" = '{{'""")
+        cursor.execute("ALTER TABLE care_team DROP CONSTRAINT care_team_pkey")
+        cursor.execute("INSERT INTO care_team SELECT * FROM care_team LIMIT 1")
+    read = [dg.AssetKey(["commons", table]) for table in ("note", "care_team", "user")]
+    assert world.execute(dg.AssetSelection.assets(*read)).success
+    asked = world.ticks.tick()[world.today] & {TEXTS, TEAMS, NOTES}
+
+    run = world.execute(dg.AssetSelection.assets(*asked))
+
+    assert asked == {TEXTS, TEAMS}
+    assert run.materialized == {TEAMS.path[-1]}
+    unique = "unique_member_care_team_all_careTeamMemberId"
+    assert [passed for passed, _told in run.check_names.values()].count(True) == 3
+    assert not run.check_names[unique][0]
+    assert [told for told in run.failures if f"{unique} (1 rows)" in told]
+    assert NOTES not in world.ticks.tick().get(world.today, ())
 
 
 def test_a_day_that_was_not_mirrored_names_what_is_missing(world: World) -> None:

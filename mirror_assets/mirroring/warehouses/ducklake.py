@@ -770,14 +770,17 @@ def _until_clear() -> Retrying:
     )
 
 
+#: How SQLite, DuckLake and PostgreSQL say that another writer was in the way.
+CONFLICTS = (
+    "database is locked",
+    "Failed to commit DuckLake transaction",
+    "could not serialize access",
+)
+
+
 def _is_conflict(error: BaseException) -> bool:
-    signs = (
-        "database is locked",
-        "Failed to commit DuckLake transaction",
-        "could not serialize access",
-    )
     is_theirs = isinstance(error, (duckdb.Error, sqlite3.Error))
-    return is_theirs and any(sign in str(error) for sign in signs)
+    return is_theirs and any(sign in str(error) for sign in CONFLICTS)
 
 
 @contextmanager
