@@ -1,4 +1,4 @@
-"""A DuckLake whose files lie in Cloud Storage."""
+"""A DuckLake whose files lie in Cloud Storage, its catalog in a file or in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mirror_assets.mirroring.errors import WarehouseFault
 from mirror_assets.mirroring.schema import Column, TableSchema
 from mirror_assets.mirroring.storage import lake as files_of
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction, DuckLakeWarehouse
+from tests.conftest import LakeCatalog
 from tests.fakes.cloud_storage import CloudStorage
 
 DAY, NEXT = date(2026, 11, 22), date(2026, 11, 23)
@@ -27,9 +28,16 @@ def place(cloud_storage: CloudStorage) -> str:
 
 
 @pytest.fixture
-def lake(place: str, tmp_path: Path, extensions: Path) -> Iterator[DuckLakeWarehouse]:
-    url = f"ducklake:sqlite:{tmp_path}/home/lake.sqlite"
-    made = DuckLakeWarehouse(url, place, extensions, memory="128MB", orphan_hours=0)
+def lake(
+    place: str, lake_catalog: LakeCatalog, tmp_path: Path, extensions: Path
+) -> Iterator[DuckLakeWarehouse]:
+    made = DuckLakeWarehouse(
+        *(lake_catalog.url, place, extensions),
+        scratch=tmp_path / "scratch",
+        memory="128MB",
+        orphan_hours=0,
+        password=lake_catalog.password,
+    )
     yield made
     made.close()
     assert list(tmp_path.glob("scratch/*")) == []
