@@ -125,6 +125,17 @@ class _EarlierSnapshot:
         return getattr(self._snapshot, name)
 
 
+@contextmanager
+def small_packets(bench: Bench) -> Iterator[None]:
+    """The server computes no value longer than a megabyte."""
+    [(before,)] = bench.ask("SELECT @@global.max_allowed_packet")
+    bench.run("SET GLOBAL max_allowed_packet = 1048576")
+    try:
+        yield
+    finally:
+        bench.run(f"SET GLOBAL max_allowed_packet = {before}")
+
+
 class Interrupted:
     """A real source, in whose reading of one table something happens at a chosen moment."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import small_packets
+
 if TYPE_CHECKING:
     from tests.conftest import Bench
 
@@ -178,3 +180,25 @@ def test_every_collation_delivers_the_same(bench: Bench) -> None:
     bench.mirror_day(bench.catalog([f"t{n}" for n in range(len(chunks))]))
     for number, chunk in enumerate(chunks):
         assert bench.rows(f"t{number}_latest") == [(1, *["a ?"] * len(chunk))]
+
+
+@pytest.mark.parametrize("driver", ["auto", "pymysql"])
+def test_texts_too_long_for_the_server_are_exact_or_rejected(bench: Bench, driver: str) -> None:
+    """As long as a packet in their own bytes, longer in UTF-8, and with question marks to count."""
+    broken = "CONVERT(CONCAT(BINARY REPEAT('a?', 600000), X'5A81') USING cp1250)"
+    bench.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v longtext CHARACTER SET cp1250,"
+        " w varchar(9) CHARACTER SET greek NULL, x longblob)",
+        "INSERT INTO t VALUES (1, REPEAT('Žluť?', 300000), 'αβγ?', X'00FF'),"
+        " (2, 'short?', '?', NULL), (3, REPEAT('Žluť', 300000), NULL, NULL),"
+        f" (4, {broken}, NULL, NULL), (5, NULL, '', NULL),"
+        " (6, '?', 'ω', REPEAT(X'00', 2000000))",
+    )
+    spec = bench.catalog({"t": {"bad_records_allowed": _ALLOWED}})
+    with small_packets(bench):
+        report = bench.mirror_day(spec, source=bench.source(spec, driver=driver))["t"]
+    assert (report.error, report.reject_kinds) == (None, {"v: invalid_encoding": 1})
+    wanted = "id, md5(CONVERT(v USING utf8mb4)), CONVERT(w USING utf8mb4), md5(x)"
+    assert bench.rows("t_latest", "id, md5(v), w, md5(x)") == bench.ask(
+        f"SELECT {wanted} FROM t WHERE id <> 4 ORDER BY id"
+    )

@@ -5,6 +5,7 @@ What belongs to a run's ordinary life is in test_mirror_run.py, kills are in tes
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 
@@ -34,7 +36,7 @@ from mirror_assets.mirroring.landing import Landing
 from mirror_assets.mirroring.sources import mysql, open_source, postgres
 from mirror_assets.mirroring.staged import TableReport
 from mirror_assets.sample.servers import MariaDB, PostgreSQL, PrivateServer
-from tests.conftest import kind_bench, start, utc_now
+from tests.conftest import Interrupted, kind_bench, small_packets, start, utc_now
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Kind, KindBench
@@ -44,8 +46,7 @@ DAY = MORNING.date()
 
 
 def _interrupted(bench: Bench, spec: Any, table: str, moment: str, action: Callable[[], None]):
-    kind = sys.modules[type(bench).__module__].Interrupted
-    return kind(bench.source(spec), table, moment, action)
+    return Interrupted(bench.source(spec), table, moment, action)
 
 
 def _make(bench: Bench, *tables: str, rows: int = 3) -> None:
@@ -64,16 +65,6 @@ def _published(reports: dict[str, TableReport]) -> dict[str, bool]:
 # -- rows larger than the servers' buffers
 
 
-@contextmanager
-def _small_packets(bench: Bench) -> Iterator[None]:
-    [(before,)] = bench.ask("SELECT @@global.max_allowed_packet")
-    bench.run("SET GLOBAL max_allowed_packet = 1048576")
-    try:
-        yield
-    finally:
-        bench.run(f"SET GLOBAL max_allowed_packet = {before}")
-
-
 @pytest.mark.parametrize("driver", ["auto", "pymysql"])
 def test_rows_beyond_max_allowed_packet_arrive_whole(bench: Bench, driver: str) -> None:
     bench.run(
@@ -83,7 +74,7 @@ def test_rows_beyond_max_allowed_packet_arrive_whole(bench: Bench, driver: str) 
         " CONCAT(REPEAT('é', 4500000), 'end'))",
     )
     spec = bench.catalog(["t"])
-    with _small_packets(bench):
+    with small_packets(bench):
         report = bench.mirror_day(spec, source=bench.source(spec, driver=driver))["t"]
     assert (report.error, report.loaded, report.rejected) == (None, 3, 0)
     wanted = "id, md5(a), md5(b), md5(c)"
@@ -99,7 +90,7 @@ def test_a_computed_value_that_the_server_leaves_out_is_never_a_silent_null(benc
     )
     _make(bench, "u")
     spec = bench.catalog(["t", "u"])
-    with _small_packets(bench):
+    with small_packets(bench):
         reports = bench.mirror_day(spec)
     error = reports["t"].error
     assert isinstance(error, SourceFault)
@@ -208,8 +199,138 @@ def test_a_table_locked_for_too_long_fails_alone_and_the_snapshot_stays(
 
 
 def test_our_waits_for_locks_end_within_minutes() -> None:
-    assert mysql._LOCK_SECONDS < mysql._READ_SECONDS  # so that the server tells, not the network
+    assert mysql._LOCK_SECONDS < mysql._SILENT_SECONDS  # so that the server tells, not the network
     assert max(mysql._LOCK_SECONDS, postgres._LOCK_SECONDS) <= 600
+
+
+# -- silence
+
+
+@pytest.mark.parametrize("driver", ["auto", "pymysql"])
+def test_no_limit_of_ours_or_of_the_server_ends_a_silent_statement(
+    bench: Bench, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COUNT of a large table is silent for minutes: no connection is cut for that."""
+    assert mysql._SILENT_SECONDS >= 4 * 3600  # a billion rows
+    monkeypatch.setattr(mysql, "_CONNECT_SECONDS", 1)
+    _make(bench, "t")
+    source = bench.source(bench.catalog(["t"]), driver=driver)
+    bench.run("SET GLOBAL max_statement_time = 0.3")
+    try:
+        with source.snapshot() as snapshot:
+            assert snapshot.ask("SELECT SLEEP(1.2)") == [("0",)]
+    finally:
+        bench.run("SET GLOBAL max_statement_time = 0")
+
+
+@pytest.mark.parametrize("driver", ["auto", "pymysql"])
+def test_a_host_that_never_greets_is_given_up(
+    bench: Bench, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "_CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = sa.make_url(bench.url).set(port=mute.getsockname()[1])
+        text = url.render_as_string(hide_password=False)
+        began = time.monotonic()
+        with pytest.raises(SourceUnavailable):
+            mysql.MySQLSource(bench.catalog(["t"]), text, driver=driver).states()
+    assert time.monotonic() - began < 10
+
+
+_LOSE_PEER = """
+import ctypes, fcntl, os, socket, struct, sys, threading
+from pathlib import Path
+import sqlalchemy as sa
+from mirror_assets.mirroring.catalog import load
+from mirror_assets.mirroring.errors import SourceUnavailable
+from mirror_assets.mirroring.sources import mysql
+
+catalog, text, driver = sys.argv[1:]
+url = sa.make_url(text)
+server = socket.create_connection((url.host, url.port))
+# sockets stay where they were opened: the server's outside, those made from here on inside
+if ctypes.CDLL(None).unshare(0x40000000 if not os.getuid() else 0x50000000):
+    sys.exit("no network namespaces here")
+
+def switch(on):
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", on))  # SIOCSIFFLAGS, IFF_UP
+
+def forward(one, other):
+    while data := one.recv(65536):
+        other.sendall(data)
+
+def serve(listener):
+    client = listener.accept()[0]
+    for pair in ((client, server), (server, client)):
+        threading.Thread(target=forward, args=pair, daemon=True).start()
+
+switch(1)
+listener = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=serve, args=[listener], daemon=True).start()
+mysql._KEEPALIVE = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2}
+near = url.set(port=listener.getsockname()[1]).render_as_string(hide_password=False)
+with mysql.MySQLSource(load(Path(catalog)), near, driver=driver).snapshot() as snapshot:
+    threading.Timer(0.3, switch, [0]).start()
+    try:
+        snapshot.ask("SELECT SLEEP(40)")
+    except SourceUnavailable:
+        print("noticed", flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_peer_that_vanished_is_noticed_while_a_statement_is_silent(bench: Bench) -> None:
+    """A network namespace is switched off amid a statement: nobody says goodbye."""
+    bench.catalog(["t"])
+    catalog = str(bench.catalogs / "clinic.catalog.yaml")
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", _LOSE_PEER, catalog, bench.url, driver],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for driver in ("auto", "pymysql")
+    ]
+    for child in children:
+        told, complaint = child.communicate(timeout=30)
+        if "no network namespaces" in complaint:
+            pytest.skip("this machine lets us make no network namespace")
+        assert told == "noticed\n", complaint
+
+
+# -- logins
+
+
+@pytest.mark.parametrize(
+    ("code", "transient"),
+    [(2003, True), (2006, True), (2013, True), (2055, True)]
+    + [(code, False) for code in (2007, 2020, 2049, 2059, 2061)],
+)
+def test_which_errors_of_the_mysql_client_may_pass_by_themselves(
+    code: int, transient: bool
+) -> None:
+    error = pymysql.err.OperationalError(code, "CANARY")
+    found = mysql._translate(error, "clinic")
+    assert found.transient is transient
+    assert str(code) in found.what
+    assert "CANARY" not in repr(found)
+
+
+def test_a_way_to_log_in_that_the_client_does_not_have_is_permanent(bench: Bench) -> None:
+    login = f"{bench.schema}_old@'127.0.0.1'"
+    old = "mysql_old_password USING '5d2e19393cc5ef67'"
+    bench.run("SET GLOBAL secure_auth = 0", f"CREATE USER {login} IDENTIFIED VIA {old}")
+    try:
+        url = sa.make_url(bench.url).set(username=f"{bench.schema}_old", password="password")
+        text = url.render_as_string(hide_password=False)
+        source = mysql.MySQLSource(bench.catalog(["t"]), text, driver="pymysql")
+        with pytest.raises(SourceFault, match="a way to log in") as caught:
+            source.states()
+    finally:
+        bench.run(f"DROP USER {login}", "SET GLOBAL secure_auth = 1")
+    assert "caching_sha2_password" in caught.value.remedy
 
 
 PASSWORD = "p@ss:/?#[]%&+ word'\""

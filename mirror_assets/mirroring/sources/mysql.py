@@ -6,6 +6,7 @@ to a savepoint: the snapshot stays, the table's metadata lock goes, and the vend
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -43,7 +44,10 @@ _BATCH_BYTES = 1 << 20
 _MAX_BATCH_ROWS = 500
 _FETCHED_ROWS = 8
 _CONNECT_SECONDS = 15
-_READ_SECONDS = 900
+#: A statement may be silent for as long as it counts a large table; a dead peer is noticed by
+#: keepalive, after some two minutes. Behind a proxy that lives on, this is the last resort.
+_SILENT_SECONDS = 6 * 3600
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 #: Servers wait a day for whoever holds LOCK TABLES .. WRITE or alters a table.
 _LOCK_SECONDS = 300
 
@@ -56,13 +60,19 @@ _LOCKED = {1205, 3572}
 _VERIFIED = ("VERIFY_CA", "VERIFY_IDENTITY")
 #: Only found in a driver's text, never shown: one code stands for all of TLS.
 _UNTRUSTED = ("certificate", "does not support ssl", "not support it", "ssl is required")
+_LOGIN_UNTOLD = ("auth switch request", "during authentication")  # PyMySQL's, without a code
 _VALUE_CUT = "1301"
 #: Character sets of which every character has its own in UTF-8. Of the others, bytes without a
 #: character would come as question marks, or as U+FFFD.
 _WHOLE_CHARSETS = frozenset(
     ["", "utf8", "utf8mb3", "utf8mb4", "ucs2", "utf16", "utf16le", "utf32", "latin1"]
 )
-_UNREACHABLE = range(2000, 2100)
+_UNKNOWN = "\ufffd".encode()
+_WITH_UNKNOWN = ("gb18030",)  # which have that character themselves
+#: The client's own: of a way to log in that it does not have, or of what stays as it is.
+_LOGIN_UNKNOWN = {2049, 2054, 2059, 2061}
+_CLIENT_REFUSED = {2007, 2019, 2020}
+_UNREACHABLE = set(range(2000, 2100)) - _LOGIN_UNKNOWN - _CLIENT_REFUSED
 #: A role's privileges are not among them.
 _CHANGES = """
 SELECT DISTINCT PRIVILEGE_TYPE FROM (
@@ -112,11 +122,13 @@ class MySQLSource:
     def _connection(self) -> Iterator[_Connection]:
         connection = _Connection(self._connect(), self._spec.name)
         try:
-            # MySQL 8 would show table statistics up to a day old; MariaDB skips that comment
+            # MySQL 8 would show table statistics up to a day old. A server's limit on statements
+            # is for those of applications. MariaDB skips MySQL's comments, and MySQL its.
             connection.execute(
                 f"SET time_zone = '+00:00', net_write_timeout = 3600,"
                 f" lock_wait_timeout = {_LOCK_SECONDS}, max_error_count = 65535"
                 " /*!80000 , information_schema_stats_expiry = 0 */"
+                " /*!50708 , max_execution_time = 0 */ /*M!100101 , max_statement_time = 0 */"
             )
             if self._tls == "REQUIRED":
                 self._refuse_plain(connection)
@@ -141,7 +153,7 @@ class MySQLSource:
             "use_unicode": False,
             "conv": self._encoders(),
             "connect_timeout": _CONNECT_SECONDS,
-            "read_timeout": _READ_SECONDS,
+            "read_timeout": _SILENT_SECONDS,
         }
         authority = self._query.get("ssl_ca")
         options |= _tls_options(self._tls, authority, fast=self._driver is not pymysql)
@@ -152,21 +164,32 @@ class MySQLSource:
             told = str(error).lower()
             if any(phrase in told for phrase in _UNTRUSTED):
                 raise common.untrusted(driver_error(error), where) from None
+            if any(phrase in told for phrase in _LOGIN_UNTOLD):
+                raise _login_unknown(driver_error(error), where) from None
             raise _translate(error, where) from None
+        except RuntimeError as error:  # PyMySQL's, of a package that a way to log in asks for
+            raise _login_unknown(driver_error(error), f"database {self._spec.name}") from None
 
     def _dial(self, options: dict[str, Any]) -> Any:
         """A connection to ``hostaddr``, where there is one, with the host's name for TLS."""
-        if self._hostaddr is None:
-            return self._driver.connect(**options)
-        if self._tls not in _VERIFIED:
-            return self._driver.connect(**options | {"host": self._hostaddr})
-        dialled = socket.create_connection((self._hostaddr, options["port"]), _CONNECT_SECONDS)
-        connection = pymysql.connect(**options, defer_connect=True)
+        connection: Any
+        host = self._hostaddr or options["host"]
+        if self._driver is not pymysql:
+            connection = self._driver.connect(**options | {"host": host})
+            with socket.socket(fileno=os.dup(connection.fileno())) as own:
+                _keep_alive(own)
+            return connection
+        dialled = socket.create_connection((host, options["port"]), _CONNECT_SECONDS)
+        connection = pymysql.connect(
+            **options | {"read_timeout": _CONNECT_SECONDS}, defer_connect=True
+        )
         try:
+            _keep_alive(dialled)
             connection.connect(dialled)
         except BaseException:
             dialled.close()
             raise
+        connection._read_timeout = _SILENT_SECONDS  # its only limit, and the greeting's until here
         return connection
 
     def _encoders(self) -> dict[Any, Any]:
@@ -275,21 +298,27 @@ class MySQLSnapshot:
         return int(rows[0][0])
 
     def export(self, table: TableSpec, schema: TableSchema, writer: ExportWriter) -> int:
-        charsets = {column.name: column.charset for column in self._columns[table.name]}
-        fields = [_select(column, table, charsets[column.name]) for column in schema.columns]
-        values = f"SELECT {', '.join(fields)} FROM {backquoted(table.name)}"
-        formatter = Formatter(schema.columns)
-        where = f"{self._spec.name}/{table.name}"
+        found = {column.name: column.charset for column in self._columns[table.name]}
+        masked = {column.name: column.name in table.masked_columns for column in schema.columns}
+        charsets = ["" if is_masked else found[name] for name, is_masked in masked.items()]
+        fields = [
+            _select(column, charset, masked=masked[column.name])
+            for column, charset in zip(schema.columns, charsets, strict=True)
+        ]
+        relation, where = backquoted(table.name), f"{self._spec.name}/{table.name}"
         if table.name in self._computed:
-            read, written = self._copy(values, formatter.records, writer, where)
+            statement = f"SELECT {', '.join(fields)} FROM {relation}"
+            formatter = Formatter(schema.columns)
+            _read, written = self._copy(statement, formatter.records, writer, where)
             self._refuse_cut_values(where)
         else:
-            record = _record(schema.columns, fields, [charsets[c.name] for c in schema.columns])
-            statement = f"SELECT {record} FROM {backquoted(table.name)}"
+            record = _record(schema.columns, fields, charsets)
+            statement = f"SELECT {record} FROM {relation}"
             read, written = self._copy(statement, _assembled, writer, where)
             if written < read:  # too long for the server to assemble: these come as values
-                left = f"{values} WHERE {record} IS NULL"
-                written += self._copy(left, formatter.records, writer, where)[1]
+                values, records_of = _values(schema.columns, fields, charsets)
+                left = f"SELECT {values} FROM {relation} WHERE {record} IS NULL"
+                written += self._copy(left, records_of, writer, where)[1]
         writer.close_part()
         return written
 
@@ -379,9 +408,9 @@ class MySQLSnapshot:
         return keys
 
 
-def _select(column: Column, table: TableSpec, charset: str) -> str:
+def _select(column: Column, charset: str, *, masked: bool) -> str:
     quoted = backquoted(column.name)
-    if column.name in table.masked_columns:
+    if masked:
         return f"IF({quoted} IS NULL, NULL, '{MASK}')"
     base = column.source_type.split("(")[0].split(" ")[0]
     if base == "float":
@@ -423,16 +452,46 @@ def _written(column: Column, field: str, charset: str) -> str:
 
 def _converted(quoted: str, charset: str) -> str:
     """The text in UTF-8; where bytes of it are no character, those bytes after one that UTF-8 does
-    not have, so that the row is rejected and not altered.
+    not have, so that the row is rejected and not altered. NULL where it is too long to compute.
     """
     own, told = f"CAST({quoted} AS BINARY)", f"CAST(CONVERT({quoted} USING utf8mb4) AS BINARY)"
     without = [f"LENGTH({text}) - LENGTH(REPLACE({text}, '?', ''))" for text in (told, own)]
     is_lossy = f"LOCATE('?', {told}) > 0 AND {without[0]} <> {without[1]}"
-    if charset != "gb18030":  # which has U+FFFD itself
+    if charset not in _WITH_UNKNOWN:
         is_lossy = f"({is_lossy}) OR LOCATE(X'EFBFBD', {told}) > 0"
-    text = f"IF(({is_lossy}) IS FALSE, {told}, CONCAT(X'FF', {own}))"
-    # too long for the server to compute, it would be NULL
-    return f"IF({quoted} IS NULL, NULL, COALESCE({text}, X'FF'))"
+    return f"IF(({is_lossy}) IS FALSE, {told}, CONCAT(X'FF', {own}))"
+
+
+def _values(
+    columns: Sequence[Column], fields: Sequence[str], charsets: Sequence[str]
+) -> tuple[str, _RecordsOf]:
+    """SQL for the values of rows that are too long for the server, and what makes records of them.
+
+    It converts texts of any length, but cannot tell what was lost: these come in both forms.
+    """
+    lossy = {i: charset for i, charset in enumerate(charsets) if charset not in _WHOLE_CHARSETS}
+    quoted = [backquoted(column.name) for column in columns]
+    told = [quoted[i] if i in lossy else field for i, field in enumerate(fields)]
+    own = [f"CONVERT({quoted[i]} USING binary)" for i in lossy]  # CAST has that limit too
+    formatter = Formatter(columns)
+
+    def records_of(rows: Sequence[tuple[bytes | None, ...]]) -> list[bytes]:
+        return formatter.records([_compared(row, lossy) for row in rows] if lossy else rows)
+
+    return ", ".join([*told, *own]), records_of
+
+
+def _compared(row: tuple[bytes | None, ...], lossy: dict[int, str]) -> list[bytes | None]:
+    """What ``_converted`` says of each text in UTF-8, whose own bytes follow the values."""
+    values = list(row[: len(row) - len(lossy)])
+    for (place, charset), own in zip(lossy.items(), row[len(values) :], strict=True):
+        told = values[place]
+        if told is None:
+            continue
+        is_unknown = charset not in _WITH_UNKNOWN and _UNKNOWN in told
+        if own is None or is_unknown or told.count(b"?") != own.count(b"?"):
+            values[place] = b"\xff" + (own or told)
+    return values
 
 
 def _batches(cursor: Any) -> Iterator[list[tuple[bytes | None, ...]]]:
@@ -488,6 +547,14 @@ def zone_of(name: str, where: str, offset: str | None = None) -> tzinfo:
         ) from None
 
 
+def _keep_alive(connected: socket.socket) -> None:
+    """Let the kernel ask a silent peer whether it lives."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):  # the first is not known to macOS
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def _tls_mode(query: dict[str, str]) -> str | None:
     """MySQL's own word; ``ssl_ca`` alone asks for verification."""
     return query.get("ssl_mode") or ("VERIFY_IDENTITY" if query.get("ssl_ca") else None)
@@ -520,7 +587,17 @@ def _translate(error: Exception, where: str) -> MirrorError:
         return common.locked(shown, where, _LOCK_SECONDS)
     if code in _DENIED:
         return common.denied(shown, where)
+    if code in _LOGIN_UNKNOWN:
+        return _login_unknown(shown, where)
     is_dropped = code is None or code == 0 or code in _UNREACHABLE or code in _TRANSIENT
     if is_dropped or isinstance(error, (OSError, TimeoutError)):
         return common.unavailable(shown, where)
     return common.refused(shown, where)
+
+
+def _login_unknown(shown: str, where: str) -> MirrorError:
+    return SourceFault(
+        f"the server asks for a way to log in that this client does not have ({shown})",
+        where=where,
+        remedy="have the login made with caching_sha2_password or mysql_native_password",
+    )
