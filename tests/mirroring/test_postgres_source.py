@@ -8,8 +8,10 @@ from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 import sqlalchemy as sa
 
@@ -23,11 +25,13 @@ from mirror_assets.mirroring.errors import (
     SourceUnavailable,
     UnsupportedType,
 )
+from mirror_assets.mirroring.proof.verify import Verifier
 from mirror_assets.mirroring.sources import open_source
-from mirror_assets.mirroring.sources.postgres import PostgresSource, _Session
+from mirror_assets.mirroring.sources.postgres import PostgresSource, _Session, libpq_options
+from mirror_assets.sample.servers import PostgreSQL
+from tests.conftest import Interrupted
 
 if TYPE_CHECKING:
-    from mirror_assets.sample.servers import PostgreSQL
     from tests.conftest import KindBench
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +43,7 @@ def _url(bench: KindBench, **changed: Any) -> str:
 
 
 def _interrupted(bench: KindBench, spec, table: str, moment: str, action):
-    kind = sys.modules[type(bench).__module__].Interrupted
-    return kind(bench.source(spec), table, moment, action)
+    return Interrupted(bench.source(spec), table, moment, action)
 
 
 # -- row-level security
@@ -345,6 +348,29 @@ def test_a_type_without_mapping_is_refused_early(pg_bench: KindBench) -> None:
         assert pg_bench.mirror_day(pg_bench.catalog({"t": choice}))["t"].published
 
 
+def test_a_type_without_mapping_is_mirrored_as_its_text_and_proven(pg_bench: KindBench) -> None:
+    pg_bench.run(
+        "CREATE EXTENSION cube",
+        "CREATE TABLE t (id int PRIMARY KEY, place cube)",
+        "INSERT INTO t VALUES (1, '(1, 2), (3.5, -4)'), (2, NULL), (3, '(1e300)')",
+    )
+    spec = pg_bench.catalog({"t": {"columns": {"place": {"misfits": "text"}}}})
+    assert pg_bench.mirror_day(spec)["t"].published
+    assert pg_bench.rows("t_latest") == [(1, "(1, 2),(3.5, -4)"), (2, None), (3, "(1e+300)")]
+    for against in ("source", "export", "digests"):
+        with pg_bench.source(spec).snapshot() as snapshot:
+            verifier = Verifier(
+                spec,
+                snapshot,
+                pg_bench.landing,
+                pg_bench.warehouse,
+                partition=pg_bench.day(spec),
+                against=against,  # type: ignore[arg-type]
+            )
+            (proof,) = verifier.verify(spec.tables)
+        assert (proof.proven, proof.against, proof.faults) == (True, against, [])
+
+
 def test_a_masked_composite_of_nulls_is_a_value(pg_bench: KindBench) -> None:
     pg_bench.run(
         "CREATE TYPE pair AS (a int, b int)",
@@ -429,6 +455,51 @@ def test_errors_by_their_code_never_quote_the_driver(
     assert "CANARY" not in repr(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.slow
+def test_a_refused_login_is_permanent_whatever_language_the_server_speaks(
+    pg_bench: KindBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    german = "de_DE.UTF-8"
+    with TemporaryDirectory() as locales:  # which PostgreSQL's own user can read
+        make = f"localedef -i de_DE -f UTF-8 {locales}/{german} && chmod -R a+rX {locales}"
+        if subprocess.run(make, shell=True, capture_output=True).returncode != 0:
+            pytest.skip("this machine cannot make a German locale")
+        monkeypatch.setenv("LOCPATH", locales)
+        _refuse_in_german(pg_bench, tmp_path, german)
+
+
+def _refuse_in_german(pg_bench: KindBench, tmp_path: Path, german: str) -> None:
+    server = PostgreSQL.start(tmp_path / "server")
+    try:
+        with closing(server.admin()) as admin, admin.cursor() as cursor:
+            cursor.execute(f"ALTER SYSTEM SET lc_messages = '{german}'")
+            cursor.execute("SELECT pg_reload_conf()")
+        server.create_database("clinic")
+        server.create_reader("clinic")
+        spec, url = pg_bench.catalog(["t"]), sa.make_url(server.url("clinic"))
+        wrong = {"password": "wrong"}, {"username": "nobody"}, {"database": "nowhere"}
+        for part in wrong:
+            text = url.set(**part).render_as_string(hide_password=False)
+            with pytest.raises(psycopg2.Error) as told:
+                psycopg2.connect(**libpq_options(text, "clinic"))
+            assert any(word in str(told.value) for word in ("Passwort", "existiert nicht"))
+            with pytest.raises(SourceFault, match="access denied"):
+                PostgresSource(spec, text).states()
+        assert PostgresSource(spec, server.url("clinic")).states() == {}
+    finally:
+        server.remove()
+
+
+def test_a_login_without_a_password_or_without_its_database_is_permanent(
+    pg_bench: KindBench,
+) -> None:
+    bare = sa.make_url(pg_bench.url)._replace(password=None)
+    for text in (str(bare), _url(pg_bench, database="nowhere")):
+        source = PostgresSource(pg_bench.catalog(["t"]), text)
+        with pytest.raises(SourceFault, match="access denied"):
+            source.states()
 
 
 def test_urls(pg_bench: KindBench) -> None:

@@ -10,12 +10,17 @@ partitions' rows (they are not mirrored on their own), an inheritance parent its
 
 from __future__ import annotations
 
+import ctypes
+import re
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, NamedTuple
 
 import psycopg2
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 
 from mirror_assets.mirroring.catalog import MASK, DatabaseSpec, TableSpec
 from mirror_assets.mirroring.errors import (
@@ -77,12 +82,12 @@ _LOCKED = "55P03"
 _DENIED = ("28", "42501")
 _CHANGED = {"42P01": "gone", "3F000": "gone", "42703": "changed"}
 _ENCODING = ("22021", "22P05")
-#: Only found in a driver's text, never shown: libpq gives no code when connecting fails.
+#: Only found in libpq's own text, which is English, and never shown.
 _UNTRUSTED = ("certificate", "not support ssl", "invalid sslmode")
-_LOGIN_REFUSED = (
-    *("password", "pg_hba.conf", "does not exist", "not permitted to log in"),
-    "permission denied for database",
-)
+_INCOMPLETE, _TIMEOUT = "no password supplied", "timeout expired"
+_LOGIN_REFUSED = (*_DENIED, "3D000")
+_BY_CODE = 3  # libpq's PQERRORS_SQLSTATE: a server's code, in place of its sentence
+_TOLD_CODE = re.compile(r"^[^:]+:\s+([0-9A-Z]{5})$", re.MULTILINE)
 
 _RELATIONS = """
 SELECT c.relname, c.oid, c.relkind IN ('r', 'p') AND NOT c.relispartition
@@ -218,8 +223,10 @@ class PostgresSource:
             told = str(error).rpartition("failed: ")[2].lower()
             if any(phrase in told for phrase in _UNTRUSTED):
                 raise common.untrusted(driver_error(error), where) from None
-            if any(phrase in told for phrase in _LOGIN_REFUSED):
-                raise common.denied(driver_error(error), where) from None
+            code = "" if _TIMEOUT in told else _login_code(self._options)
+            if code.startswith(_LOGIN_REFUSED) or _INCOMPLETE in told:
+                shown = f"{driver_error(error)} {code}".rstrip()
+                raise common.denied(shown, where) from None
             raise _translate(error, where) from None
         return connection
 
@@ -494,6 +501,37 @@ def libpq_options(url: str, database: str) -> dict[str, Any]:
     }
     given = {name: value for name, value in address.items() if value is not None}
     return {**_DEFAULTS, **given, **parsed.query}
+
+
+def _login_code(options: dict[str, Any]) -> str:
+    """The SQLSTATE with which a server refuses a connection; '' when none comes.
+
+    psycopg2 has none for a connection that failed, and the server's sentence is in its language.
+    So it is asked again, through a connection whose errors are told by their code.
+    """
+    libpq = ctypes.PyDLL(psycopg2._psycopg.__file__)  # finds what the driver is linked to
+    libpq.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    connection = None
+    try:
+        connection = psycopg2.connect(**options, async_=True)
+        libpq.PQsetErrorVerbosity(connection.pgconn_ptr, _BY_CODE)
+        _await_connected(connection)
+    except psycopg2.Error as error:
+        codes = _TOLD_CODE.findall(str(error).rpartition("failed: ")[2])
+        return str(codes[-1]) if codes else ""
+    finally:
+        if connection is not None:
+            connection.close()
+    return ""
+
+
+def _await_connected(connection: Any) -> None:
+    """Go on connecting until it has succeeded, failed or lasted too long."""
+    end = monotonic() + _CONNECT_SECONDS
+    while (wanted := connection.poll()) != POLL_OK and (left := end - monotonic()) > 0:
+        reading = [connection] if wanted == POLL_READ else []
+        writing = [connection] if wanted == POLL_WRITE else []
+        select.select(reading, writing, [], left)
 
 
 def _translate(error: psycopg2.Error, where: str) -> MirrorError:
