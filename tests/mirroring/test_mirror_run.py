@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from mirror_assets.mirroring.mirror import MirrorRun
 from mirror_assets.mirroring.sources.mysql import MySQLSource
 from mirror_assets.sample import elation
 from mirror_assets.sample.servers import MariaDB
-from tests.conftest import start
+from tests.conftest import Interrupted, start
 
 if TYPE_CHECKING:
     from tests.conftest import Bench
@@ -48,8 +47,9 @@ NEXT_MORNING = datetime(2026, 3, 11, 4, 30, tzinfo=UTC)
 @pytest.fixture
 def interrupted(bench: Bench):
     """Makes a source that does something while it reads a table."""
-    kind = sys.modules[type(bench).__module__].Interrupted
-    return lambda spec, table, moment, action: kind(bench.source(spec), table, moment, action)
+    return lambda spec, table, moment, action: Interrupted(
+        bench.source(spec), table, moment, action
+    )
 
 
 def _make(bench: Bench, *tables: str, rows: int = 3) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -13,7 +12,7 @@ from mirror_assets.mirroring.errors import CatalogError
 from mirror_assets.mirroring.schema import TableSchema
 from mirror_assets.mirroring.warehouses.base import Transaction
 from mirror_assets.mirroring.warehouses.ducklake import DuckLakeTransaction
-from tests.conftest import Bench, KindBench, utc_now
+from tests.conftest import Bench, Interrupted, KindBench, utc_now
 
 
 def _people(bench: Bench) -> None:
@@ -130,8 +129,7 @@ def test_a_table_that_costs_the_connection_fails_alone(bench: Bench) -> None:
         ):
             bench.run(f"KILL CONNECTION {number}")
 
-    interrupted = sys.modules[type(bench).__module__].Interrupted  # the class the fixture knows
-    reports = bench.mirror_day(spec, source=interrupted(bench.source(spec), "b", "before", kill))
+    reports = bench.mirror_day(spec, source=Interrupted(bench.source(spec), "b", "before", kill))
     assert {name: report.published for name, report in reports.items()} == {
         "a": True,
         "b": False,
@@ -151,8 +149,7 @@ def test_a_live_snapshot_taken_anew_is_said_to_be_another_instant(pg_bench: Kind
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
         )
 
-    interrupted = sys.modules[type(pg_bench).__module__].Interrupted
-    source = interrupted(pg_bench.source(spec), "b", "before", kill)
+    source = Interrupted(pg_bench.source(spec), "b", "before", kill)
     reports = pg_bench.mirror_day(spec, source=source)
     assert [reports[name].published for name in ("a", "b", "c")] == [True, False, True]
     told = dict(pg_bench.rows("MIRROR_METADATA", "TABLE_NAME, snapshot", where="published"))

@@ -21,6 +21,7 @@ from mirror_assets.mirroring import redact, types
 from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError, at_edge
 from mirror_assets.mirroring.sources.mysql import MySQLSource
 from mirror_assets.mirroring.staged import TableReport
+from tests.conftest import Interrupted
 
 if TYPE_CHECKING:
     from tests.conftest import Bench
@@ -174,10 +175,9 @@ def test_faults_of_machines_say_nothing_of_the_rows(bench: Bench, ear: _Ear) -> 
     _plant(bench)
     bench.run(f"INSERT INTO steady SELECT seq, '{CANARY}' FROM seq_4_to_300000")
     spec = _catalog(bench, allowed=True)
-    interrupted = sys.modules[type(bench).__module__].Interrupted
 
     def during(moment: str, action) -> dict[str, TableReport]:
-        source = interrupted(bench.source(spec), "steady", moment, action)
+        source = Interrupted(bench.source(spec), "steady", moment, action)
         return bench.mirror_day(spec, day=bench.day(spec), source=source)
 
     def kill() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from mirror_assets.mirroring.errors import CatalogError, SourceFault, SourceUnavailable
 from mirror_assets.mirroring.sources import open_source
 from mirror_assets.sample.servers import ADMIN
+from tests.conftest import Interrupted
 
 if TYPE_CHECKING:
     from tests.conftest import KindBench
@@ -32,8 +32,7 @@ def _url(bench: KindBench, **changed: Any) -> str:
 
 
 def _interrupted(bench: KindBench, spec, table: str, moment: str, action: Callable[[], None]):
-    kind = sys.modules[type(bench).__module__].Interrupted  # test modules cannot be imported
-    return kind(bench.source(spec), table, moment, action)
+    return Interrupted(bench.source(spec), table, moment, action)
 
 
 def _numbers(count: int) -> str:
