@@ -124,6 +124,9 @@ refresh:                  # a live database, read at these hours (UTC); `rule: v
   cron: "0 5 * * *"
 
 zero_dates: reject        # or null
+first_date: 0001-01-01    # dates outside are rejects
+last_date: 9999-12-31
+# misfits: {{date: null}}   # by source type: values that do not hold: reject, null or text
 volume: 0.5               # fewer rows than this share of yesterday's stop a table
 breaking_drift: refuse    # or deprecate
 latest_view: "{{table}}_latest"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -18,7 +18,10 @@ _TITLES = {"mysql": "MySQL and MariaDB", "postgresql": "PostgreSQL"}
 _TABLE = catalog.of_entry(
     catalog.DatabaseEntry(database="any", kind="mysql", tables=["any"])
 ).tables[0]
-_OTHER = TypePolicy(tinyint1="boolean", decimals="float", binary="hex")
+_OTHERS = (
+    TypePolicy(tinyint1="boolean", decimals="float", binary="hex"),
+    TypePolicy(unbounded_numeric="numeric"),
+)
 
 #: What a bare type word does not show: (declaration, precision, scale).
 _VARIANTS: dict[str, dict[str, tuple[tuple[str, int | None, int | None], ...]]] = {
@@ -56,6 +59,18 @@ _EXTREMES: dict[str, dict[str, tuple[str, ...]]] = {
         "timestamp with time zone": ("-infinity", "294276-12-31 00:00:00+00"),
     },
 }  # fmt: skip
+#: The same for what another policy makes of them.
+_OTHER_EXTREMES: dict[str, tuple[str, ...]] = {
+    "tinyint(1)": ("2",),
+    "bit(1)": ("2",),
+    "numeric": ("NaN", "Infinity", "0.0123456789", "1" + 308 * "0", "1" + 309 * "0"),
+}
+#: Types whose bytes may be no character of their character set.
+_TEXTS = {
+    "mysql": {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"},
+    "postgresql": {"character varying", "character", "text", "citext", "name"},
+}
+_NO_CHARACTER = "bytes that are no character"
 _SHOWN = 24  # characters of a value
 
 _INTRO = """\
@@ -85,7 +100,7 @@ Policies, per database in its catalog:
 | Field | Default | Choice | What it changes |
 |---|---|---|---|
 | `tinyint1` | `integer` | `boolean` | `tinyint(1)`, `bit(1)` become BOOL; a 2 is a reject |
-| `decimals` | `exact` | `float` | every decimal becomes FLOAT64, about 15 digits |
+| `decimals` | `exact` | `float` | decimals become FLOAT64, some 15 digits; beyond 1e308 a reject |
 | `binary` | `bytes` | `hex` | binary becomes lower-case hexadecimal text |
 | `unbounded_numeric` | `text` | `numeric` | unlimited numeric is DECIMAL(38,9), or a reject |
 | `zero_dates` | `reject` | `null` | `0000-00-00` and dates with month or day 00 become NULL |
@@ -125,13 +140,16 @@ def _of(kind: str, name: str) -> Iterator[SourceColumn]:
 
 def _mapped(kind: str, source: SourceColumn) -> tuple[str, str, str, str]:
     column = types.column_of(kind, "", source, TypePolicy())
-    other = types.column_of(kind, "", source, _OTHER)
-    extremes = _EXTREMES[kind].get(source.data_type, ())
-    misfits = ", ".join(f"`{_shown(text)}`" for text in extremes if _is_misfit(column, text))
-    changed = _changed(column, other)
-    if changed and source.data_type in ("tinyint", "bit"):
-        changed += "; misfit: `2`" if _is_misfit(other, "2") else ""
-    return _duckdb(column), types.to_bigquery(column.type), misfits, changed
+    others = (types.column_of(kind, "", source, policy) for policy in _OTHERS)
+    changed = [_changed(other, source.full_type) for other in others if other.type != column.type]
+    misfits = _misfits(column, _EXTREMES[kind].get(source.data_type, ()))
+    if source.data_type in _TEXTS[kind]:
+        misfits = _NO_CHARACTER
+    return _duckdb(column), types.to_bigquery(column.type), misfits, "; or ".join(changed)
+
+
+def _misfits(column: Column, texts: Iterable[str]) -> str:
+    return ", ".join(f"`{_shown(text)}`" for text in texts if _is_misfit(column, text))
 
 
 def _is_misfit(column: Column, text: str) -> bool:
@@ -144,6 +162,9 @@ def _is_misfit(column: Column, text: str) -> bool:
 
 
 def _shown(text: str) -> str:
+    zeros = len(text) - len(text.rstrip("0"))
+    if zeros > _SHOWN:
+        return f"1e{zeros}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 2]}.."
 
 
@@ -151,8 +172,11 @@ def _duckdb(column: Column) -> str:
     return types.to_duckdb(column.type)
 
 
-def _changed(column: Column, other: Column) -> str:
-    return "" if other.type == column.type else f"{_duckdb(other)}, {types.to_bigquery(other.type)}"
+def _changed(other: Column, full_type: str) -> str:
+    """What another policy makes of a column, and which of its values are misfits then."""
+    misfits = _misfits(other, _OTHER_EXTREMES.get(full_type, ()))
+    told = f"{_duckdb(other)}, {types.to_bigquery(other.type)}"
+    return f"{told}; misfit: {misfits}" if misfits else told
 
 
 def main() -> None:

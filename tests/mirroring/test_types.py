@@ -208,3 +208,15 @@ def test_the_page_shows_every_mapped_type() -> None:
     for mapping in types.MAPPINGS.values():
         for name in mapping:
             assert f"`{name}" in page
+
+
+def test_the_page_shows_what_each_policy_rejects() -> None:
+    lines = typedoc.page().splitlines()
+    rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+
+    assert "bytes that are no character" in rows["char"]
+    assert "bytes that are no character" in rows["character varying"]
+    assert "bytes" not in rows["json"]
+    assert "DOUBLE, FLOAT64; misfit: `1e309`;" in rows["numeric"]
+    assert "DECIMAL(38,9), NUMERIC(38,9); misfit: `NaN`" in rows["numeric"]
+    assert "BOOLEAN, BOOL; misfit: `2`" in rows["tinyint(1)"]
