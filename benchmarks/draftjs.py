@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from benchmarks.config import ROOT
 from benchmarks.sections import Section, at_most, figures
 from benchmarks.timing import Case, in_turns, median
-from mirror_assets.commons.draftjs import BODY_COLUMN, TEXT_COLUMN, transform
+from mirror_assets.commons.draftjs import BODY_COLUMN, transform
+from mirror_assets.mirroring.catalog import TEXT_COLUMN
 from mirror_assets.sample import commons
 
 NOTES = int(os.environ.get("BENCH_NOTES", 200_000))

@@ -6,7 +6,7 @@ import warnings
 
 import dagster as dg
 
-from mirror_assets import configuration
+from mirror_assets import configuration, keys
 from mirror_assets.commons import assets as commons
 from mirror_assets.elation import assets as elation
 from mirror_assets.orchestration import dbt_models
@@ -51,7 +51,7 @@ def _due(definitions: dg.Definitions) -> list[dg.AssetKey]:
         if isinstance(asset, dg.AssetsDefinition)
         for key in asset.keys
     }
-    return [key for key in (elation.ENCOUNTERS, commons.CACHE) if key in known]
+    return [key for key in (keys.ENCOUNTERS, commons.CACHE) if key in known]
 
 
 def load() -> dg.Definitions:

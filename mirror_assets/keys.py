@@ -20,11 +20,19 @@ DATABASE_TAG = "mirror/database"
 REFRESH_TAG = "mirror/refresh"
 ACCEPT_VOLUME_TAG = "mirror/accept_volume"
 
+#: What Elation's notes become, which other domains and dbt read.
+ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
+
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 def table_key(spec: DatabaseSpec, table: TableSpec) -> dg.AssetKey:
     return dg.AssetKey([spec.name, asset_name(table.name)])
+
+
+def text_key(spec: DatabaseSpec, table: TableSpec) -> dg.AssetKey:
+    """The table with its Draft.js column as readable text."""
+    return dg.AssetKey([spec.name, asset_name(table.text_name)])
 
 
 def control_key(spec: DatabaseSpec) -> dg.AssetKey:

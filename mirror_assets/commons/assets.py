@@ -12,7 +12,6 @@ from mirror_assets import keys
 from mirror_assets.commons import encounter_cache, transformed
 from mirror_assets.commons.cache_settings import CacheSettings
 from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
-from mirror_assets.mirroring.names import asset_name
 from mirror_assets.orchestration.downstream import daily, step
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.settings import Settings
@@ -21,7 +20,6 @@ GROUP = "commons_downstream"
 CACHE = dg.AssetKey(["commons", "ccd_encounter_cache"])
 #: Another EHR's nightly batch, whose documents the same job reads; somebody reports it to Dagster.
 SUMMARIES = dg.AssetKey(["redox", "clinical_summaries"])
-_ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
 _WRITTEN = "documents_written"
 #: Metadata of the cache: the newest event of encounters whose documents the job read, and whether
 #: it had the other EHR's summaries.
@@ -63,17 +61,13 @@ def definitions(settings: Settings, databases: Sequence[DatabaseSpec]) -> dg.Def
     return dg.Definitions(assets=[*texts, summaries, _cache_asset(cache)])
 
 
-def text_key(spec: DatabaseSpec, table: TableSpec) -> dg.AssetKey:
-    return dg.AssetKey([spec.name, asset_name(transformed.name_of(table))])
-
-
 def text_asset(spec: DatabaseSpec, table: TableSpec) -> dg.AssetsDefinition:
     """The readable form of one table."""
     source = keys.table_key(spec, table)
     name = transformed.name_of(table)
 
     @daily(
-        key=text_key(spec, table),
+        key=keys.text_key(spec, table),
         deps=[source],
         group=GROUP,
         kinds={"duckdb"},
@@ -106,7 +100,7 @@ def text_asset(spec: DatabaseSpec, table: TableSpec) -> dg.AssetsDefinition:
 def _cache_asset(cache: CacheSettings) -> dg.AssetsDefinition:
     @daily(
         key=CACHE,
-        deps=[_ENCOUNTERS, SUMMARIES],
+        deps=[keys.ENCOUNTERS, SUMMARIES],
         as_of=frozenset({GROUP}),
         group=GROUP,
         kinds={"postgres"},
@@ -172,7 +166,7 @@ def _documents(
     seen = int(last.get(_READ, 0))
     late = last.get(_COMPLETE) is False and _summaries_are_there(context, day)
     wanted = dg.AssetRecordsFilter(
-        _ENCOUNTERS, after_storage_id=None if anyway or late or not seen else seen
+        keys.ENCOUNTERS, after_storage_id=None if anyway or late or not seen else seen
     )
     records = context.instance.fetch_materializations(wanted, limit=100).records  # newest first
     figures = (_metadata(record.event_log_entry) for record in records)

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from mirror_assets.mirroring.catalog import TEXT_COLUMN
 from mirror_assets.mirroring.errors import DriftRefused
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BODY_COLUMN = "contentState"
-TEXT_COLUMN = "text"
 
 _UNORDERED = "unordered-list-item"
 _ORDERED = "ordered-list-item"

@@ -12,7 +12,7 @@ from typing import Any
 
 from mirror_assets.commons import draftjs
 from mirror_assets.mirroring import control, derived
-from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec
+from mirror_assets.mirroring.catalog import TEXT_COLUMN, DatabaseSpec, TableSpec
 from mirror_assets.mirroring.control import Row
 from mirror_assets.mirroring.derived import Derived
 from mirror_assets.mirroring.errors import CoverageTooLow
@@ -170,7 +170,7 @@ def _record(
         "rejected_rows": 0,
         "zero_dates_nulled": 0,
         "misfits_nulled": broken,
-        "misfit_columns": json.dumps({draftjs.TEXT_COLUMN: broken}) if broken else None,
+        "misfit_columns": json.dumps({TEXT_COLUMN: broken}) if broken else None,
         "seconds": round((datetime.now(UTC) - now).total_seconds(), 3),
         "bytes": made.bytes,
         "recorded_at": now,

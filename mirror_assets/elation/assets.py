@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from mirror_assets import keys
 from mirror_assets.delivery.ledger import LedgerStore, PostgresLedger
 from mirror_assets.elation import encounters, firewall, quality_measures
 from mirror_assets.elation.encounters import fhir
@@ -20,7 +21,6 @@ from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.settings import Settings
 
 GROUP = "elation_downstream"
-ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
 FIREWALL = dg.AssetKey(["elation", "app_engine_firewall"])
 MEASURES = dg.AssetKey(["elation", "quality_measures"])
 
@@ -84,7 +84,7 @@ def definitions(settings: Settings, databases: Sequence[DatabaseSpec]) -> dg.Def
 
 def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:
     @daily(
-        key=ENCOUNTERS,
+        key=keys.ENCOUNTERS,
         deps=input_keys(databases, READ),
         as_of=AS_OF,
         group=GROUP,

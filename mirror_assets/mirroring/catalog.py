@@ -31,6 +31,8 @@ from mirror_assets.mirroring.types import MAPPINGS, Misfits, TypePolicy
 
 #: What stands for every value of a masked column.
 MASK = "masked"
+#: The column of a table's readable form (``draftjs:``) that holds the text.
+TEXT_COLUMN = "text"
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGT]|[KMGT]i)?")
 

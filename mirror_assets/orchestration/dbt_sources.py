@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from mirror_assets import keys
-from mirror_assets.mirroring.catalog import DatabaseSpec, TableSpec, load_all
+from mirror_assets.mirroring.catalog import TEXT_COLUMN, DatabaseSpec, TableSpec, load_all
 from mirror_assets.mirroring.errors import CatalogError
 from mirror_assets.mirroring.warehouses.bigquery import addressed
 from mirror_assets.mirroring.warehouses.bigquery.service import is_local
@@ -50,20 +50,13 @@ class Derived:
     columns: tuple[str, ...] = ()
 
 
-def _transformed(table: str) -> Derived:
-    name = f"{table}_transformed"
-    text = f"{table} with its body as Markdown in column text"
-    return Derived(name, text, ("commons", name), ("text",))
-
-
-#: database -> tables that no catalog declares
+#: dataset -> tables that no catalog knows of
 DERIVED: dict[str, tuple[Derived, ...]] = {
-    "commons": tuple(_transformed(table) for table in ("note", "note_revision", "goal_comment")),
     "medical": (
         Derived(
             "patient_encounters",
             "Encounters of each member, one row per note, nested",
-            ("elation", "patient_encounters"),
+            tuple(keys.ENCOUNTERS.path),
         ),
     ),
 }
@@ -179,7 +172,8 @@ def _document(
 def _table(
     database: str, table: str, spec: DatabaseSpec | None, tests: Mapping[str, Any]
 ) -> dict[str, Any]:
-    derived = next((item for item in DERIVED.get(database, ()) if item.name == table), None)
+    beside = _transformed(spec) if spec else DERIVED.get(database, ())
+    derived = next((item for item in beside if item.name == table), None)
     if table == _METADATA and spec:
         return _metadata(spec)
     if derived:
@@ -206,6 +200,20 @@ def _told(spec: DatabaseSpec | None, derived: Derived | None) -> dict[str, bool]
     a catalog's dataset, or by the table's rows; and whether an asset downstream makes the table.
     """
     return {"mirror_metadata": spec is not None} | ({"derived": True} if derived else {})
+
+
+def _transformed(spec: DatabaseSpec) -> tuple[Derived, ...]:
+    """Tables with a Draft.js column, in their readable form."""
+    return tuple(
+        Derived(
+            table.text_name,
+            f"{table.name} with its body as Markdown in column {TEXT_COLUMN}",
+            tuple(keys.text_key(spec, table).path),
+            (TEXT_COLUMN,),
+        )
+        for table in spec.tables
+        if table.draftjs
+    )
 
 
 def _metadata(spec: DatabaseSpec) -> dict[str, Any]:

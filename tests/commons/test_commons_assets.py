@@ -15,7 +15,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mirror_assets import keys
 from mirror_assets.commons import assets as commons
+from mirror_assets.keys import ENCOUNTERS
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.partitions import DAILY, key_of
@@ -25,7 +27,6 @@ from tests.commons.test_transformed import CUT_OFF, OLD, Notes, allowing, body, 
 from tests.conftest import KindBench
 from tests.orchestration.conftest import Run
 
-ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
 LINK = "https://errors.example.org/?q={filter}"
 FILLED = "https://errors.example.org/?q=cacheCcdEncounter"
 TRIED_AGAIN = "dagster/retry_on_asset_or_op_failure"
@@ -82,7 +83,7 @@ def notes(pg_bench: KindBench, monkeypatch: pytest.MonkeyPatch) -> Notes:
 
 
 def readable(instance: dg.DagsterInstance, notes: Notes, table: str, day: date) -> Run:
-    key = commons.text_key(notes.spec, notes.spec.table(table))
+    key = keys.text_key(notes.spec, notes.spec.table(table))
     return materialize(instance, [notes.spec], key, day)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlglot
+import yaml
 from sqlglot import exp
 
 from mirror_assets.mirroring.errors import CatalogError
@@ -136,6 +137,18 @@ def test_a_staging_model_of_no_catalogued_table_is_refused(tmp_path: Path) -> No
     (folder / "stg_elation__no_such.sql").write_text("")
     with pytest.raises(CatalogError, match="no_such"):
         dbt_sources.files(tmp_path)
+
+
+def test_a_readable_table_is_a_source_as_its_catalog_says(tmp_path: Path) -> None:
+    (tmp_path / "source_tests.yml").write_text("commons: {task_comment_transformed: {}}")
+    (text,) = dbt_sources.files(tmp_path).values()
+    (table,) = yaml.safe_load(text)["sources"][0]["tables"]
+    assert table["config"]["meta"]["dagster"]["asset_key"] == [
+        "commons",
+        "task_comment_transformed",
+    ]
+    assert table["columns"] == [{"name": "text"}]
+    assert table["config"]["meta"]["derived"] is True
 
 
 def test_no_star_reaches_a_model() -> None:

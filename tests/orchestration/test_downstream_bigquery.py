@@ -8,11 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mirror_assets.keys import ENCOUNTERS
 from mirror_assets.orchestration import dbt_models
 from tests.conftest import CloudStorage
 from tests.fakes.bigquery import bigquery
 from tests.orchestration.conftest import Samples
-from tests.orchestration.test_downstream_runs import ENCOUNTERS, MEASURES, TEXTS, World
+from tests.orchestration.test_downstream_runs import MEASURES, TEXTS, World
 
 COUNTED = {
     ENCOUNTERS: ("encounters", "members", "notes_without_member", "documents_written"),

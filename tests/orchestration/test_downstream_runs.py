@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from mirror_assets.definitions import build
+from mirror_assets.keys import ENCOUNTERS
 from mirror_assets.orchestration import dbt_checks, dbt_models
 from mirror_assets.orchestration.ticks import Ticks
 from mirror_assets.sample import commons, elation
@@ -17,7 +18,6 @@ from mirror_assets.settings import Settings
 from tests.conftest import SCALE, Bench
 from tests.orchestration.conftest import Run, Samples
 
-ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
 MEASURES = dg.AssetKey(["elation", "quality_measures"])
 CACHE = dg.AssetKey(["commons", "ccd_encounter_cache"])
 TEXTS = dg.AssetKey(["commons", "note_transformed"])
