@@ -68,7 +68,8 @@ def transform(
             _record(tx, spec, made, name, found, row, now=now, run_id=run_id, published=good)
             if good:
                 made.publish(tx, spec.view_name(name))
-                _move_views(tx, spec, made, name)
+                if spec.entry.layout == "sharded":
+                    _move_shards(tx, spec, made, name)
 
         warehouse.commit(body)
         made.settled = good
@@ -120,16 +121,13 @@ def _small(batches: Any) -> Iterator[Any]:
             yield batch.slice(first, _ROWS)
 
 
-def _move_views(tx: Transaction, spec: DatabaseSpec, made: Derived, name: str) -> None:
-    """The latest view by what was published, because an empty day has no rows that tell of it; in
-    the sharded layout one view per day, for the newest days of the catalog's ``shard_views``.
+def _move_shards(tx: Transaction, spec: DatabaseSpec, made: Derived, name: str) -> None:
+    """One view per day, for the newest days of the catalog's ``shard_views``; by what was
+    published, because an empty day has no rows that tell of it.
     """
     where = (spec.dataset, control.METADATA.name, ("partition",))
     published = tx.select(*where, TABLE_NAME=name, published=True)
     days = sorted({row["partition"] for row in published}, reverse=True)
-    tx.latest_view(spec.dataset, spec.view_name(name), made.table, days[0])
-    if spec.entry.layout != "sharded":
-        return
     first = spec.entry.shard_views
     if made.day in days[:first]:
         tx.latest_view(spec.dataset, spec.shard_name(name, made.day), made.table, made.day)

@@ -151,9 +151,11 @@ def last_published(dataset: str, day: date) -> str:
 
 
 def newest_published(dataset: str, day: date, *, is_exact: bool) -> str:
-    """A query for each table's newest partition of a day, or up to it, and when it was recorded."""
+    """A query for each table's newest partition of a day, or up to it, when it was recorded, and
+    how many rows it was given.
+    """
     upto = f"published AND partition {'=' if is_exact else '<='} DATE {literal(str(day))}"
-    columns = "TABLE_NAME, partition, coalesce(recorded_at, BQ_LOAD_TIME)"
+    columns = "TABLE_NAME, partition, coalesce(recorded_at, BQ_LOAD_TIME), loaded_rows"
     return _last(dataset, upto, columns)
 
 

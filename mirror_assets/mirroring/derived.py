@@ -29,12 +29,14 @@ class Derived:
     settled: bool = False
 
     def publish(self, tx: Transaction, view: str) -> None:
-        """Make the staged rows the day's, and let the view show the newest day."""
+        """Make the staged rows the day's, and let the view show the newest day that there was,
+        which may be an empty one.
+        """
         tx.ensure_like(self.dataset, self.table, self.files[0])
         filled = self.files if self.rows else []
         tx.replace_partition(self.dataset, self.table, self.day, filled)
-        newest = max(tx.newest_day(self.dataset, self.table) or self.day, self.day)
-        tx.latest_view(self.dataset, view, self.table, newest)
+        shown = tx.view_day(self.dataset, view) or tx.newest_day(self.dataset, self.table)
+        tx.latest_view(self.dataset, view, self.table, max(shown or self.day, self.day))
 
 
 @contextmanager

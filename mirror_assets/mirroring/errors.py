@@ -119,7 +119,7 @@ class RunStopped(PermanentError):  # noqa: N818
 
 
 class RefreshLanded(TransientError):  # noqa: N818
-    """The vendor rebuilt the table while it was being read."""
+    """A table was rebuilt, or published again, while it was being read."""
 
     kind = "refresh_landed"
 

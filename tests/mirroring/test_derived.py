@@ -11,11 +11,12 @@ import pytest
 
 from mirror_assets.mirroring import derived
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.errors import DriftRefused, InputMissing
+from mirror_assets.mirroring.errors import DriftRefused, InputMissing, RefreshLanded
 from mirror_assets.mirroring.inputs import inputs
-from mirror_assets.mirroring.retention import Copies, expire_copies
+from mirror_assets.mirroring.retention import Copies, expire, expire_copies
 from mirror_assets.mirroring.warehouses import Warehouse
 from tests.conftest import KindBench
+from tests.mirroring.test_drift import Shifted
 
 _NESTED = "{'code': 'a', 'parts': [1, 2]}"
 
@@ -68,6 +69,14 @@ def test_a_day_without_rows_is_an_empty_one(lake: Warehouse) -> None:
     assert (_held(lake), _latest(lake)) == ([], [])
 
 
+def test_an_older_day_does_not_take_the_view_from_an_empty_newest_one(lake: Warehouse) -> None:
+    today = _today()
+    yesterday = today - timedelta(days=1)
+    _make(lake, today, f"SELECT 1 AS n, {_NESTED} AS x WHERE false")
+    _make(lake, yesterday, f"SELECT 2 AS n, {_NESTED} AS x")
+    assert (_held(lake), _latest(lake)) == ([(2, yesterday)], [])
+
+
 def test_new_columns_are_added_and_other_types_refused(lake: Warehouse) -> None:
     today = _today()
     _make(lake, today - timedelta(days=1), "SELECT 1 AS n")
@@ -94,11 +103,14 @@ def test_what_was_not_published_leaves_no_file(lake: Warehouse) -> None:
 # -- inputs
 
 
-def _mirror(bench: KindBench, tables: Sequence[str], ago: int = 0) -> DatabaseSpec:
-    spec = bench.catalog(list(tables))
-    day = _today() - timedelta(days=ago)
-    clock = datetime.now(UTC) - timedelta(days=ago)
-    reports = bench.mirror_day(spec, day=day, clock=lambda: clock)
+def _mirror(
+    bench: KindBench, tables: Sequence[str], ago: int = 0, table: Any = None, **fields: Any
+) -> DatabaseSpec:
+    spec = bench.catalog(dict.fromkeys(tables, table), **fields)
+    by = timedelta(days=ago)
+    clock = datetime.now(UTC) - by
+    source = Shifted(bench.source(spec), by)
+    reports = bench.mirror_day(spec, source=source, day=clock.date(), clock=lambda: clock)
     assert all(report.published for report in reports.values())
     return spec
 
@@ -156,6 +168,56 @@ def test_only_databases_read_as_of_a_day_may_be_older(pg_bench: KindBench) -> No
             {"clinic": ["t"]},
             as_of=frozenset({"clinic"}),
         )
+
+
+def test_a_day_that_has_expired_is_missing_and_not_empty(pg_bench: KindBench) -> None:
+    pg_bench.run(
+        "CREATE TABLE t (id int)", "CREATE TABLE empty (id int)", "INSERT INTO t VALUES (1)"
+    )
+    for ago in (40, 0):
+        spec = _mirror(pg_bench, ["t", "empty"], ago, retention={"lake_days": 30})
+    lake, now = pg_bench.warehouse, datetime.now(UTC)
+    old = _today() - timedelta(days=40)
+    read = inputs(lake, [spec], old, {"clinic": ["t", "empty"]})
+    assert lake.query(f"SELECT * FROM {read.relation('clinic', 't')}").rows == [(1,)]
+
+    expire([spec], pg_bench.landing, lake, now=now)
+    gone = f"clinic/t: its rows of {old} have expired"
+    with pytest.raises(InputMissing, match=gone) as caught:
+        inputs(lake, [spec], old, {"clinic": ["t", "empty"]})
+    assert "empty" not in caught.value.what
+    between = old + timedelta(days=10)
+    with pytest.raises(InputMissing, match=gone):
+        inputs(lake, [spec], between, {"clinic": ["t"]}, as_of=frozenset({"clinic"}))
+    assert inputs(lake, [spec], old, {"clinic": ["empty"]}).days == {("clinic", "empty"): old}
+    assert inputs(lake, [spec], _today(), {"clinic": ["t"]}).days == {("clinic", "t"): _today()}
+
+
+def test_a_day_that_was_set_aside_is_missing_and_not_empty(pg_bench: KindBench) -> None:
+    pg_bench.run("CREATE TABLE t (id int, said text)", "INSERT INTO t VALUES (1, 'x')")
+    policy = {"breaking_drift": "deprecate"}
+    _mirror(pg_bench, ["t"], 1, policy)
+    pg_bench.run("ALTER TABLE t DROP said")
+    spec = _mirror(pg_bench, ["t"], 0, policy)
+    yesterday = _today() - timedelta(days=1)
+    aside = rf"clinic/t: its rows of {yesterday} were set aside in t_depr_1\."
+    with pytest.raises(InputMissing, match=aside):
+        inputs(pg_bench.warehouse, [spec], yesterday, {"clinic": ["t"]})
+    inputs(pg_bench.warehouse, [spec], _today(), {"clinic": ["t"]})
+
+
+def test_a_table_published_again_while_it_was_read_is_refused(pg_bench: KindBench) -> None:
+    pg_bench.run("CREATE TABLE t (id int)", "CREATE TABLE u (id int)")
+    spec = _mirror(pg_bench, ["t", "u"])
+    read = inputs(pg_bench.warehouse, [spec], _today(), {"clinic": ["t"]})
+    pg_bench.mirror_day(spec, "u")
+    read.refuse_replaced()
+    pg_bench.mirror_day(spec, "t")
+    with pytest.raises(
+        RefreshLanded, match="published again while it was read: clinic/t"
+    ) as caught:
+        read.refuse_replaced()
+    assert caught.value.transient
 
 
 def test_an_attempt_that_failed_is_no_input(pg_bench: KindBench) -> None:

@@ -160,6 +160,7 @@ def test_a_body_sees_what_it_has_changed(lake: Warehouse) -> None:
         assert tx.schema("clinic", "log") == CONTROL
         assert tx.days("clinic", "visit") == {DAY: 1, NEXT: 2}
         assert tx.newest_day("clinic", "visit") == NEXT
+        assert tx.view_day("clinic", "visit_latest") == NEXT
         tx.replace_partition("clinic", "visit", NEXT, [])
         assert tx.newest_day("clinic", "visit") == DAY
         tx.replace_rows("clinic", "log", [log_row("a", 1), log_row("b", 2)])
@@ -186,6 +187,9 @@ def test_empty_days_and_a_latest_view_over_one(lake: Warehouse) -> None:
     publish(lake, "visit", DAY)
     assert lake.query("SELECT * FROM clinic.visit_latest").columns == ("v",)
     assert lake.query("SELECT * FROM clinic.visit_latest").rows == []
+
+    days = lake.commit(lambda tx: [tx.view_day("clinic", f"{v}_latest") for v in ("visit", "no")])
+    assert days == [DAY, None]
 
     publish(lake, "visit", DAY, 1)
     publish(lake, "visit", DAY)

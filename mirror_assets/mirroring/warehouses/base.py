@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ def is_near(nearest: Nearest, quoted: Callable[[str], str]) -> str:
     column = quoted(nearest.column)
     alike = ", ".join([*map(quoted, nearest.by), f"{column} > DATE '{nearest.day}'"])
     return f"dense_rank() OVER (PARTITION BY {alike} ORDER BY {column} DESC) <= {nearest.count}"
+
+
+def day_shown(statement: str) -> date | None:
+    """The day in a latest view's own text, in which it is the only text literal."""
+    days = re.findall(r"'(\d{4}-\d{2}-\d{2})'", statement)
+    return date.fromisoformat(days[-1]) if days else None
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,9 @@ class Transaction(Protocol):
 
     def latest_view(self, dataset: str, view: str, table: str, day: date) -> None:
         """Show one day of a table, without ``_PARTITIONDATE``."""
+
+    def view_day(self, dataset: str, view: str) -> date | None:
+        """The day that a latest view shows; None while there is no such view."""
 
     def view(self, dataset: str, view: str, statement: str) -> None:
         """Create or replace a view over a statement in DuckDB's dialect."""

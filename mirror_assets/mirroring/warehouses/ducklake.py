@@ -51,7 +51,14 @@ from mirror_assets.mirroring.schema import Column, Drift, TableSchema
 from mirror_assets.mirroring.scratch import limit_spill, new_scratch, remove_scratch
 from mirror_assets.mirroring.storage import Storage, private_file, private_folder
 from mirror_assets.mirroring.storage import lake as lake_at
-from mirror_assets.mirroring.warehouses.base import BIGQUERY_FOLDER, Equal, Nearest, Rows, is_near
+from mirror_assets.mirroring.warehouses.base import (
+    BIGQUERY_FOLDER,
+    Equal,
+    Nearest,
+    Rows,
+    day_shown,
+    is_near,
+)
 from mirror_assets.mirroring.warehouses.lake_catalog import SqliteCatalog, open_catalog
 
 T = TypeVar("T")
@@ -564,6 +571,14 @@ class DuckLakeTransaction:
             f"SELECT * EXCLUDE ({PARTITION_COLUMN}) FROM {_path(dataset, table)}"
             f" WHERE {PARTITION_COLUMN} = DATE '{day}'",
         )
+
+    def view_day(self, dataset: str, view: str) -> date | None:
+        row = self._connection.execute(
+            "SELECT sql FROM duckdb_views()"
+            " WHERE database_name = ? AND schema_name = ? AND view_name = ?",
+            [ALIAS, dataset, view],
+        ).fetchone()
+        return day_shown(row[0]) if row else None
 
     def drop_view(self, dataset: str, view: str) -> None:
         self._connection.execute(f"DROP VIEW IF EXISTS {_path(dataset, view)}")

@@ -13,7 +13,7 @@ from mirror_assets.mirroring.errors import DriftRefused, MirrorError
 from mirror_assets.mirroring.names import PARTITION_COLUMN
 from mirror_assets.mirroring.schema import Drift, TableSchema, fold
 from mirror_assets.mirroring.storage import Storage
-from mirror_assets.mirroring.warehouses.base import Equal, Nearest, is_near
+from mirror_assets.mirroring.warehouses.base import Equal, Nearest, day_shown, is_near
 from mirror_assets.mirroring.warehouses.bigquery import fields as columns_of
 from mirror_assets.mirroring.warehouses.bigquery import sql
 from mirror_assets.mirroring.warehouses.bigquery.fields import Field
@@ -212,6 +212,15 @@ class BigQueryTransaction:
     def latest_view(self, dataset: str, view: str, table: str, day: date) -> None:
         path = self._service.qualified(dataset, table)
         self._view(dataset, view, f"SELECT * FROM {path} WHERE {PARTITION_COLUMN} = DATE '{day}'")
+
+    def view_day(self, dataset: str, view: str) -> date | None:
+        self._touch(dataset)
+        if (dataset, view) in self._views:
+            statement = self._views[dataset, view]
+        else:
+            found = self._service.table(dataset, view)
+            statement = found.view_query if found is not None else None
+        return day_shown(statement) if statement else None
 
     def view(self, dataset: str, view: str, statement: str) -> None:
         self._view(dataset, view, sql.translated(statement, self._service.project))
