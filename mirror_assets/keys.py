@@ -22,6 +22,8 @@ ACCEPT_VOLUME_TAG = "mirror/accept_volume"
 
 #: What Elation's notes become, which other domains and dbt read.
 ENCOUNTERS = dg.AssetKey(["elation", "patient_encounters"])
+#: Its metadata: when one of its documents last changed, by that run or an earlier one.
+DOCUMENTS_CHANGED = "documents_changed_at"
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 

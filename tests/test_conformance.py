@@ -36,6 +36,12 @@ FAULTS = {
     "input replaced while its reader runs": (
         "test_an_input_replaced_while_its_reader_runs_makes_it_run_again_once"
     ),
+    "input replaced between two parts": "test_an_input_replaced_between_two_parts_is_refused",
+    "run dead between documents and event": (
+        "test_documents_of_a_run_that_failed_after_them_are_read_by_the_job"
+    ),
+    "input expired": "test_a_day_that_has_expired_is_missing_and_not_empty",
+    "input set aside": "test_a_day_that_was_set_aside_is_missing_and_not_empty",
     "old day posted again": "test_an_old_day_posts_nothing",
     "old day's documents": "test_an_older_partition_touches_nothing",
 }

@@ -20,10 +20,9 @@ GROUP = "commons_downstream"
 CACHE = dg.AssetKey(["commons", "ccd_encounter_cache"])
 #: Another EHR's nightly batch, whose documents the same job reads; somebody reports it to Dagster.
 SUMMARIES = dg.AssetKey(["redox", "clinical_summaries"])
-_WRITTEN = "documents_written"
-#: Metadata of the cache: the newest event of encounters whose documents the job read, and whether
-#: it had the other EHR's summaries.
-_READ, _COMPLETE = "encounters_event", "data_complete"
+#: Metadata of the cache: the documents that the job read, by when one of them last changed, and
+#: whether it had the other EHR's summaries.
+_READ, _COMPLETE = keys.DOCUMENTS_CHANGED, "data_complete"
 
 
 class CacheConfig(dg.Config):
@@ -34,12 +33,12 @@ class CacheConfig(dg.Config):
 
 @dataclass(frozen=True)
 class Documents:
-    """What the job is to read: ``encounters`` None when it read all there is; ``event`` is the
-    newest that told of documents, 0 before the first.
+    """What the job is to read: ``encounters`` None when it read all there is; ``changed_at`` is
+    when a document last changed (seconds since 1970), where that is known.
     """
 
     encounters: int | None
-    event: int
+    changed_at: float | None
 
 
 def definitions(settings: Settings, databases: Sequence[DatabaseSpec]) -> dg.Definitions:
@@ -118,7 +117,8 @@ def _cache_asset(cache: CacheSettings) -> dg.AssetsDefinition:
             shown: dict[str, dg.MetadataValue[Any]] = {"errors": dg.MetadataValue.url(link)}
             last = _metadata(context.instance.get_latest_materialization_event(CACHE))
             found = _documents(context, last, day, anyway=config.run_anyway)
-            shown[_READ] = dg.MetadataValue.int(found.event)
+            if found.changed_at is not None:
+                shown[_READ] = dg.MetadataValue.timestamp(found.changed_at)
             if found.encounters is None:
                 context.log.info("no document has changed since the cache was last filled")
                 shown[_COMPLETE] = dg.MetadataValue.bool(last.get(_COMPLETE) is not False)
@@ -160,21 +160,27 @@ def _documents(
     context: dg.AssetExecutionContext, last: Mapping[str, Any], day: date, *, anyway: bool
 ) -> Documents:
     """The documents that changed since the job last read them; all, where it lacked the summaries
-    that are there by now. What the job read is told by events and not by times: documents may be
-    written while it runs.
+    that are there by now. Which ones it read is told by their own mark, and not by when it ran:
+    documents may be written while it runs.
     """
-    seen = int(last.get(_READ, 0))
+    told = _newest_encounters(context.instance)
+    read = last.get(_READ)
+    changed_at = told.get(keys.DOCUMENTS_CHANGED, read)
     late = last.get(_COMPLETE) is False and _summaries_are_there(context, day)
-    wanted = dg.AssetRecordsFilter(
-        keys.ENCOUNTERS, after_storage_id=None if anyway or late or not seen else seen
-    )
-    records = context.instance.fetch_materializations(wanted, limit=100).records  # newest first
-    figures = (_metadata(record.event_log_entry) for record in records)
-    changed = next((found for found in figures if found.get(_WRITTEN)), None)
-    return Documents(
-        encounters=int(changed["encounters"]) if changed else None,
-        event=max([seen, *(record.storage_id for record in records)]),
-    )
+    wanted = anyway or late or changed_at != read
+    return Documents(told.get("encounters") if wanted else None, changed_at)
+
+
+def _newest_encounters(instance: dg.DagsterInstance) -> dict[str, Any]:
+    """What was last said of the encounters that the documents hold: a run for an older day, which
+    wrote none, names the day they hold.
+    """
+    told = _metadata(instance.get_latest_materialization_event(keys.ENCOUNTERS))
+    if not (held := told.get("superseded_by")):
+        return told
+    wanted = dg.AssetRecordsFilter(keys.ENCOUNTERS, asset_partitions=[held])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return _metadata(records[0].event_log_entry) if records else {}
 
 
 def _metadata(event: dg.EventLogEntry | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -11,11 +10,9 @@ from mirror_assets import keys
 from mirror_assets.delivery.ledger import LedgerStore, PostgresLedger
 from mirror_assets.elation import encounters, firewall, quality_measures
 from mirror_assets.elation.encounters import fhir
-from mirror_assets.mirroring import derived
 from mirror_assets.mirroring.catalog import DatabaseSpec
 from mirror_assets.mirroring.errors import SettingsError
 from mirror_assets.mirroring.inputs import Inputs
-from mirror_assets.mirroring.warehouses.base import Warehouse
 from mirror_assets.orchestration.downstream import daily, failure, input_keys, plan, step
 from mirror_assets.orchestration.session import MirrorResource
 from mirror_assets.settings import Settings
@@ -24,31 +21,9 @@ GROUP = "elation_downstream"
 FIREWALL = dg.AssetKey(["elation", "app_engine_firewall"])
 MEASURES = dg.AssetKey(["elation", "quality_measures"])
 
-DATASET, TABLE, VIEW = "medical", "patient_encounters", "patient_encounters_latest"
+_TABLE = f"{encounters.DATASET}.{encounters.TABLE}"
 #: Mirrored at other hours than Elation: who a member or a user is, as it is known by then.
 AS_OF = frozenset({"member_index", "commons"})
-
-
-#: What encounters are made of, by database.
-READ = {
-    "elation": (
-        "visit_note",
-        "visit_note_bullet",
-        "non_visit_note",
-        "non_visit_note_bullet",
-        "non_visit_note_document_tag",
-        "document_tag",
-        "bill",
-        "bill_item",
-        "bill_item_dx",
-        "icd10",
-        "icd9",
-        "service_location",
-        "practice",
-        "user",
-    ),
-    "member_index": ("member", "mrn"),
-}
 
 
 class EncounterConfig(dg.Config):
@@ -85,24 +60,28 @@ def definitions(settings: Settings, databases: Sequence[DatabaseSpec]) -> dg.Def
 def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:
     @daily(
         key=keys.ENCOUNTERS,
-        deps=input_keys(databases, READ),
+        deps=input_keys(databases, encounters.READ),
         as_of=AS_OF,
         group=GROUP,
         kinds={"duckdb", "json"},
         description="Elation's notes of known members as encounters: one row per note in"
-        f" `{DATASET}.{TABLE}`, one JSON document per member in object storage, written only when"
+        f" `{_TABLE}`, one JSON document per member in object storage, written only when"
         " it changed. Run again: nothing is written twice.",
-        metadata={"dagster/table_name": f"{DATASET}.{TABLE}", "latest_view": f"{DATASET}.{VIEW}"},
+        metadata={
+            "dagster/table_name": _TABLE,
+            "latest_view": f"{encounters.DATASET}.{encounters.VIEW}",
+        },
     )
     def patient_encounters(
         context: dg.AssetExecutionContext, config: EncounterConfig, mirror: MirrorResource
     ) -> dg.MaterializeResult[Any]:
         with step(context) as day:
-            read = mirror.inputs(day, READ, AS_OF)
-            counts = mirror.warehouse.query(encounters.counts(read.relation)).dicts()[0]
-            publish_encounters(mirror.warehouse, read, day)
-            written = write_documents(mirror, read, day, accept_loss=config.accept_loss)
-            bundles = write_bundles(mirror, read, day, accept_loss=config.accept_loss)
+            read = mirror.inputs(day, encounters.READ, AS_OF)
+            counts = encounters.publish(read)
+            store = encounters.DocumentStore(mirror.settings.documents_url)
+            loss = config.accept_loss
+            written = encounters.write(store, encounters.documents, read, accept_loss=loss)
+            bundles = _bundles(mirror.settings, read, accept_loss=loss)
             context.log.info(
                 f"{counts['encounters']} encounters of {counts['members']} members;"
                 f" {counts['notes_without_member']} notes without a known member"
@@ -115,6 +94,7 @@ def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:
                     "documents_unchanged": written.unchanged,
                     "documents_emptied": written.emptied,
                     **bundles,
+                    **_changed(written),
                     "superseded_by": str(written.superseded_by or ""),
                     "members_as_of": str(read.days["member_index", "member"]),
                     "source_instant": dg.MetadataValue.timestamp(read.recorded_at),
@@ -124,65 +104,25 @@ def _encounters(databases: Sequence[DatabaseSpec]) -> dg.AssetsDefinition:
     return patient_encounters
 
 
-def publish_encounters(warehouse: Warehouse, read: Inputs, day: date) -> None:
-    """Replace the day's rows in the warehouse. A run for an old day leaves the view where it is."""
-    stamp = encounters.message_id(read.recorded_at)
-    cuts = warehouse.query(encounters.bounds(read.relation)).rows
-    statements = [
-        encounters.statement(
-            read.relation, inserted_at=read.recorded_at, message_id=stamp, part=part
-        )
-        for part in encounters.parts(cut for (cut,) in cuts)
-    ]
-    with derived.staged(warehouse, DATASET, TABLE, day) as made:
-        derived.stage_query(warehouse, made, statements)
-        warehouse.commit(lambda tx: made.publish(tx, VIEW))
-        made.settled = True
-
-
-def write_documents(
-    mirror: MirrorResource, read: Inputs, day: date, *, accept_loss: bool
-) -> encounters.Written:
-    """Bring the members' documents to what the day's rows say; an older day changes nothing."""
-    store = encounters.DocumentStore(mirror.settings.documents_url)
-    return _write(store, encounters.documents, mirror, read, day, accept_loss=accept_loss)
-
-
-def write_bundles(
-    mirror: MirrorResource, read: Inputs, day: date, *, accept_loss: bool
-) -> dict[str, int]:
-    """The same as FHIR bundles, where they are asked for; what was done, as metadata."""
-    if not mirror.settings.fhir:
+def _changed(written: encounters.Written) -> dict[str, Any]:
+    """When a document last changed, which readers compare with what they read last: a run that was
+    killed before it could tell what it had written leaves nothing to write to the next.
+    """
+    if written.changed_at is None:
         return {}
-    store = fhir.store(mirror.settings.documents_url)
-    written = _write(store, fhir.bundles, mirror, read, day, accept_loss=accept_loss)
+    return {keys.DOCUMENTS_CHANGED: dg.MetadataValue.timestamp(written.changed_at)}
+
+
+def _bundles(settings: Settings, read: Inputs, *, accept_loss: bool) -> dict[str, int]:
+    """The documents as FHIR bundles, where they are asked for; what was done, as metadata."""
+    if not settings.fhir:
+        return {}
+    store = fhir.store(settings.documents_url)
+    written = encounters.write(store, fhir.bundles, read, accept_loss=accept_loss)
     return {
         "bundles_written": written.written + written.emptied,
         "bundles_unchanged": written.unchanged,
     }
-
-
-def _write(
-    store: encounters.DocumentStore,
-    make: encounters.MakeDocuments,
-    mirror: MirrorResource,
-    read: Inputs,
-    day: date,
-    *,
-    accept_loss: bool,
-) -> encounters.Written:
-    rows = mirror.warehouse.relation(DATASET, TABLE, day)
-    version = encounters.Version(day, read.recorded_at)
-    return store.write(version, _documents(mirror.warehouse, rows, make), accept_loss=accept_loss)
-
-
-def _documents(
-    warehouse: Warehouse, rows: str, make: encounters.MakeDocuments
-) -> Iterator[encounters.Document]:
-    cuts = warehouse.query(encounters.documents_bounds(rows)).rows
-    for part in encounters.parts(cut for (cut,) in cuts):
-        with warehouse.batches(encounters.documents_statement(rows, part)) as batches:
-            yield from make(batches)
 
 
 def _firewall(

@@ -166,6 +166,7 @@ class Cache:
     instance: dg.DagsterInstance
     database: Database
     environment: pytest.MonkeyPatch
+    changes: int = 0
 
     def job(self, *command: str) -> None:
         self.environment.setenv("MIRROR_CACHE_JOB_COMMAND", shlex.join(command))
@@ -174,9 +175,12 @@ class Cache:
         for name, value in variables.items():
             self.environment.setenv(f"MIRROR_CACHE_{name}", value)
 
-    def encounters(self, encounters: int = 5, written: int = 3) -> None:
-        """The encounters asset has landed, having written so many documents."""
-        metadata = {"encounters": encounters, "documents_written": written}
+    def encounters(self, *, changed: bool = True) -> None:
+        """The encounters asset has landed, its documents changed or as they were."""
+        self.changes += changed
+        metadata: dict[str, Any] = {"encounters": 5, "superseded_by": ""}
+        if self.changes:
+            metadata[keys.DOCUMENTS_CHANGED] = dg.MetadataValue.timestamp(float(self.changes))
         self.report(ENCOUNTERS, partition=key_of(today()), metadata=metadata)
 
     def summaries(self) -> None:
@@ -288,7 +292,7 @@ def test_without_changed_documents_the_job_is_not_run(
 ) -> None:
     runs = counting(cache, documents, tmp_path / "marks")
     assert cache.filled()["rows_expected"] == 0
-    cache.encounters(written=0)
+    cache.encounters(changed=False)
     assert cache.filled()["rows_expected"] == 0
     assert runs() == 0
 
@@ -296,13 +300,27 @@ def test_without_changed_documents_the_job_is_not_run(
     cache.encounters()
     for _time in range(3):
         cache.filled()
-    cache.encounters(written=0)
+    cache.encounters(changed=False)
     cache.filled()
     assert runs() == 1
 
-    cache.encounters(written=1)
+    cache.encounters()
     assert cache.filled()["rows_appeared"] == 5
     assert runs() == 2
+
+
+def test_a_run_for_an_older_day_does_not_say_how_many_encounters_there_are(
+    cache: Cache, documents: Path, tmp_path: Path
+) -> None:
+    runs = counting(cache, documents, tmp_path / "marks")
+    cache.summaries()
+    cache.encounters()
+    yesterday = key_of(today() - timedelta(days=1))
+    metadata = {"encounters": 99, "superseded_by": key_of(today())}
+    for expected in (5, 0):
+        cache.report(ENCOUNTERS, partition=yesterday, metadata=metadata)
+        assert cache.filled()["rows_expected"] == expected
+    assert runs() == 1
 
 
 def test_a_failed_job_is_run_again(cache: Cache, documents: Path) -> None:
@@ -321,7 +339,7 @@ def test_documents_written_while_the_job_runs_are_read_by_the_next(
     report = (
         "import dagster as dg; dg.DagsterInstance.get().report_runless_asset_event("
         f"dg.AssetMaterialization({ENCOUNTERS.path}, metadata="
-        "{'encounters': 5, 'documents_written': 1}))"
+        "{'encounters': 5, 'documents_changed_at': dg.MetadataValue.timestamp(2.0)}))"
     )
     assert os.environ["DAGSTER_HOME"]
     job = shlex.join(job_command(documents, cache.database))
@@ -340,7 +358,7 @@ def test_a_person_may_run_it_although_nothing_changed(cache: Cache) -> None:
     cache.summaries()
     cache.filled()
     cache.database.run("DROP TABLE ccd_encounter_cache")
-    cache.encounters(written=0)
+    cache.encounters(changed=False)
     assert cache.filled()["rows_expected"] == 0
     assert cache.filled(run_anyway=True)["rows_appeared"] == 5
     assert len(cache.database.rows()) == 5

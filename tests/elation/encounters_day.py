@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import duckdb
 
@@ -19,7 +20,7 @@ INSERTED_AT = datetime(2021, 3, 2, 8, 31, 9, 470_000, tzinfo=UTC)
 M1, M2 = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 MRN = 77001
 
-_COLUMNS = {"elation": elation._COLUMNS, "member_index": member_index._COLUMNS}
+COLUMNS = {"elation": elation._COLUMNS, "member_index": member_index._COLUMNS}
 #: The mirror's types for the sources' own; the others are text.
 _TYPES = {
     **dict.fromkeys(("bigint", "int", "integer"), "BIGINT"),
@@ -28,7 +29,7 @@ _TYPES = {
     "timestamptz": "TIMESTAMPTZ",
     "decimal(10,2)": "DOUBLE",
 }
-_TABLES = {
+TABLES = {
     "elation": (
         *("user", "practice", "service_location", "visit_note", "visit_note_bullet"),
         *("non_visit_note", "non_visit_note_bullet", "non_visit_note_document_tag"),
@@ -44,7 +45,7 @@ class Day:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
-        for database, tables in _TABLES.items():
+        for database, tables in TABLES.items():
             connection.execute(f"CREATE SCHEMA {database}")
             for table in tables:
                 connection.execute(
@@ -55,7 +56,7 @@ class Day:
         return f"{database}.{sql(table)}"
 
     def add(self, table: str, **row: Any) -> None:
-        database = "member_index" if table in _TABLES["member_index"] else "elation"
+        database = "member_index" if table in TABLES["member_index"] else "elation"
         names = ", ".join(map(sql, row))
         marks = ", ".join("?" for _ in row)
         self.connection.execute(
@@ -65,8 +66,9 @@ class Day:
 
     def member(self, member: str, mrn: str, name: str = "elation", **row: Any) -> None:
         """A member with an MRN; ``row`` is the member's."""
-        self.add("mrn", id=f"mrn of {member}", mrn=mrn, name=name)
-        self.add("member", id=member, mrnId=f"mrn of {member}", **row)
+        mrn_id = str(uuid5(NAMESPACE_OID, member))
+        self.add("mrn", id=mrn_id, mrn=mrn, name=name)
+        self.add("member", id=member, mrnId=mrn_id, **row)
 
     def visit(self, note: int = 5001, **row: Any) -> None:
         """A visit note that nobody signed, of the base member."""
@@ -123,7 +125,7 @@ class Day:
 
     def shuffle(self) -> None:
         """The same rows in another order."""
-        for database, tables in _TABLES.items():
+        for database, tables in TABLES.items():
             for table in tables:
                 name = self.relation(database, table)
                 self.connection.execute(
@@ -137,11 +139,11 @@ def opened(extensions: Path, *, base: bool = True) -> Iterator[Day]:
         connection.execute("LOAD icu; SET TimeZone = 'UTC'")
         day = Day(connection)
         if base:
-            _fill(day)
+            fill(day)
         yield day
 
 
-def _fill(day: Day) -> None:
+def fill(day: Day) -> None:
     city = {"city": "Dover", "state": "DE", "zip": "19901"}
     day.add(
         "practice",
@@ -170,6 +172,6 @@ def _fill(day: Day) -> None:
 
 def _columns(database: str, table: str) -> str:
     declared = re.findall(
-        r"^\s*[\"`]?(\w+)[\"`]? ([a-z]+(?:\(\d+(?:,\d+)?\))?)", _COLUMNS[database][table], re.M
+        r"^\s*[\"`]?(\w+)[\"`]? ([a-z]+(?:\(\d+(?:,\d+)?\))?)", COLUMNS[database][table], re.M
     )
     return ", ".join(f"{sql(name)} {_TYPES.get(kind, 'VARCHAR')}" for name, kind in declared)

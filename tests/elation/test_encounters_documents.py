@@ -216,6 +216,32 @@ def test_an_older_partition_touches_nothing(day: Day, root: str) -> None:
     assert documents.version == NEXT
 
 
+def test_it_is_known_when_a_document_last_changed(root: str) -> None:
+    """Also to a run after one that was killed before it could say so."""
+    documents = DocumentStore(root)
+    assert documents.write(DAY, []).changed_at is None
+    assert documents.write(DAY, []).changed_at is None
+    first = documents.write(DAY, many(2, "a")).changed_at
+    assert first is not None
+    assert documents.write(NEXT, many(2, "a")).changed_at == first
+    assert documents.write(DAY, many(2, "older")).changed_at == first
+    emptied = documents.write(NEXT, many(1, "a")).changed_at
+    assert emptied is not None
+    assert emptied > first
+    changed = documents.write(NEXT, many(1, "b")).changed_at
+    assert changed is not None
+    assert changed > emptied
+
+
+def test_an_index_that_does_not_say_when_a_document_changed_is_read(root: str) -> None:
+    documents = DocumentStore(root)
+    documents.write(DAY, [])
+    digests = {"member-00000": made("member-00000", "a").digest}
+    documents.put_own({"index.json": {"version": DAY.to_json(), "documents": digests}})
+    done = documents.write(NEXT, many(1, "a"))
+    assert (done.written, done.changed_at) == (0, DAY.instant)
+
+
 def test_of_one_partition_the_newer_content_wins(root: str) -> None:
     documents = DocumentStore(root)
     newer = replace(DAY, instant=DAY.instant + timedelta(hours=3))

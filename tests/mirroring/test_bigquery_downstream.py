@@ -16,8 +16,7 @@ from mirror_assets.mirroring.inputs import inputs
 from mirror_assets.mirroring.names import sql
 from mirror_assets.mirroring.warehouses.bigquery import BigQueryWarehouse
 from tests.conftest import CloudStorage
-from tests.elation import encounters_day
-from tests.elation.encounters_day import INSERTED_AT, Day, opened
+from tests.elation.encounters_day import INSERTED_AT, TABLES, Day, opened
 from tests.fakes.bigquery import BigQuery, bigquery
 from tests.mirroring.test_bigquery_run import CloudBench, cloud, published, service
 
@@ -45,7 +44,7 @@ def warehouse(tmp_path: Path, day: Day) -> Iterator[BigQueryWarehouse]:
     with bigquery() as double:
         url = f"bigquery:{double.project}?location=US&endpoint={double.url}"
         made = BigQueryWarehouse(url, str(tmp_path / "lake"))
-        for database, tables in encounters_day._TABLES.items():
+        for database, tables in TABLES.items():
             copy(made, day, database, tables)
         yield made
         made.close()

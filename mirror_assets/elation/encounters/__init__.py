@@ -1,7 +1,7 @@
 """Patient encounters: Elation's notes, bills and tags of known members, one row per note.
 
-`statement` makes the rows of a day in the warehouse; `DocumentStore` keeps one JSON document per
-member of them in object storage, for readers who ask about one person.
+`publish` makes the rows of a day in the warehouse; `write` keeps one JSON document per member of
+them in object storage, for readers who ask about one person.
 """
 
 from mirror_assets.elation.encounters.document import (
@@ -11,6 +11,14 @@ from mirror_assets.elation.encounters.document import (
     documents_bounds,
     documents_statement,
 )
+from mirror_assets.elation.encounters.publication import (
+    DATASET,
+    READ,
+    TABLE,
+    VIEW,
+    publish,
+    write,
+)
 from mirror_assets.elation.encounters.query import Relation, bounds, counts, message_id, statement
 from mirror_assets.elation.encounters.ranges import ALL, Part, parts
 from mirror_assets.elation.encounters.shapes import COLUMNS
@@ -19,6 +27,10 @@ from mirror_assets.elation.encounters.store import DocumentFault, DocumentStore,
 __all__ = [
     "ALL",
     "COLUMNS",
+    "DATASET",
+    "READ",
+    "TABLE",
+    "VIEW",
     "Document",
     "DocumentFault",
     "DocumentStore",
@@ -34,5 +46,7 @@ __all__ = [
     "documents_statement",
     "message_id",
     "parts",
+    "publish",
     "statement",
+    "write",
 ]

@@ -1,10 +1,11 @@
 """Members' documents in object storage, each written only when what it says has changed.
 
 ``<root>/<patient id>/aggregated_data/<name>`` are the documents, ``<root>/.encounters/<name>/``
-is the store's own: ``index.json`` remembers the version that was written last and the digest of
-every document, ``claim.json`` who writes now, ``pending-*.json`` which documents are about to
-change. They are named before the first of them is touched and the index is written last, so
-after a kill at any point the next run knows which ones it has to write again.
+is the store's own: ``index.json`` remembers the version that was written last, when a document
+last changed and the digest of every document, ``claim.json`` who writes now, ``pending-*.json``
+which documents are about to change. They are named before the first of them is touched and the
+index is written last, so after a kill at any point the next run knows which ones it has to write
+again.
 
 A document keeps the stamp (insertedAt, messageId) under which its content first appeared. A
 member whose last note is gone keeps a document that says ``[]``, because readers would take a
@@ -17,7 +18,7 @@ import json
 import secrets
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -62,6 +63,8 @@ class Written:
     """What a run did, in documents. ``emptied`` ones now say that there is no note.
 
     ``superseded_by`` is a newer partition that the store holds already: nothing was touched.
+    ``changed_at`` is when a document last changed, by this run or by one before it, which may have
+    been killed before it could tell anybody; None while there is none.
     """
 
     written: int = 0
@@ -69,14 +72,13 @@ class Written:
     emptied: int = 0
     bytes: int = 0
     superseded_by: date | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    changed_at: datetime | None = None
 
 
 @dataclass
 class _Index:
     version: Version | None = None
+    changed_at: datetime | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
 
@@ -122,7 +124,7 @@ class DocumentStore:
             index = self._index()
             newest = max(filter(None, (index.version, self._claimed())), default=version)
         if newest > version:
-            return Written(superseded_by=newest.partition)
+            return Written(superseded_by=newest.partition, changed_at=index.changed_at)
         return _Run(self, version, index).finish(documents, 1.0 if accept_loss else self._loss)
 
     # -- the store's own objects
@@ -174,7 +176,11 @@ class DocumentStore:
         data = self._read("index.json")
         if data is None:
             return _Index()
-        return _Index(Version.from_json(data["version"]), data["documents"])
+        version = Version.from_json(data["version"])
+        # an older version of ours did not say
+        changed = data.get("changed_at", data["version"]["instant"])
+        changed_at = datetime.fromisoformat(changed) if changed else None
+        return _Index(version, changed_at, data["documents"])
 
     def _claimed(self) -> Version | None:
         data = self._read("claim.json")
@@ -202,7 +208,7 @@ class _Run:
         self._batch: dict[str, bytes] = {}
         self._batch_bytes = 0
         self._mine: set[str] = set()
-        self._done = Written()
+        self._done = Written(changed_at=index.changed_at)
         store.put_own({"claim.json": {"version": version.to_json(), "token": self._token}})
         self._found = store.pending()
         self._unsure = store.named(self._found)
@@ -266,12 +272,21 @@ class _Run:
         strange = self._store.pending() - self._found - self._mine
         doubtful = self._store.named(strange)
         digests = {p: d for p, d in self._digests.items() if p not in doubtful}
-        index = {"version": self._version.to_json(), "documents": digests}
-        self._store.put_own({"index.json": index})
+        if self._done.written or self._done.emptied:
+            self._done.changed_at = datetime.now(UTC)
+        self._store.put_own({"index.json": self._index(digests)})
         self._store.forget(self._found | self._mine)
         self._store.sweep()
         if strange:
             raise _overtaken(self._store.name)
+
+    def _index(self, digests: dict[str, str]) -> dict[str, Any]:
+        changed = self._done.changed_at
+        return {
+            "version": self._version.to_json(),
+            "changed_at": changed.isoformat() if changed else None,
+            "documents": digests,
+        }
 
     def _stop_if_overtaken(self) -> None:
         if self._store.claim().get("token") != self._token:
