@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from mirror_assets.mirroring import redact, types
-from mirror_assets.mirroring.errors import MirrorError, PermanentError, TransientError, at_edge
+from mirror_assets.mirroring.errors import MirrorError, PermanentError, at_edge
 from mirror_assets.mirroring.sources.mysql import MySQLSource
 from mirror_assets.mirroring.staged import TableReport
 from tests.conftest import Interrupted
@@ -356,7 +356,8 @@ def test_every_kind_of_error_has_its_word_and_keeps_it_at_the_edge() -> None:
         error = at_edge(kind("what", remedy="do"), "here")
         assert type(error) is kind
         assert error.sentence == "here: what. Next: do"
-        assert error.transient is issubclass(kind, TransientError)
+        assert error.transient is kind.transient
+        assert not (kind.transient and issubclass(kind, PermanentError))
         assert error.resource in {"DB", "GCS", "BQ"}
 
 
