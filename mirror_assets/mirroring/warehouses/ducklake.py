@@ -433,7 +433,7 @@ class DuckLakeTransaction:
         self._connection = connection
         self._newest: dict[tuple[str, str], date] | None = None
         self._filled: set[tuple[str, str]] = set()
-        self._created: set[tuple[str, str]] = set()
+        self._redefined: set[tuple[str, str]] = set()
         self._inlining: set[tuple[str, str]] | None = None
         self.adds_files = False
         #: Where the files are that it adds.
@@ -476,7 +476,7 @@ class DuckLakeTransaction:
         if partitioned:
             columns.append(f"{PARTITION_COLUMN} DATE")
         self._connection.execute(f"CREATE TABLE {_path(dataset, table)} ({', '.join(columns)})")
-        self._created.add((dataset, table))
+        self._redefined.add((dataset, table))
         if partitioned:
             self._connection.execute(
                 f"ALTER TABLE {_path(dataset, table)} SET PARTITIONED BY ({PARTITION_COLUMN})"
@@ -484,6 +484,7 @@ class DuckLakeTransaction:
 
     def evolve(self, dataset: str, table: str, schema: TableSchema, drift: Drift) -> None:
         alter = f"ALTER TABLE {_path(dataset, table)}"
+        self._redefined.add((dataset, table))
         for change in drift.changes:
             name = sql(change.column)
             if change.change == "added":
@@ -631,15 +632,16 @@ class DuckLakeTransaction:
     def _inline(self, dataset: str, table: str) -> None:
         """Keep few changed rows in the catalog instead of in one tiny file each.
 
-        An option of the table, which DuckLake cannot set before the table's creation is committed:
-        rows of the same transaction become a file.
+        An option of the table, which DuckLake can set neither before the table's creation is
+        committed nor together with a change of it: rows of such a transaction become a file.
         """
-        if (dataset, table) in self._created:
-            self.adds_files = True
-            return
         if self._inlining is None:
             self._inlining = set(self._connection.execute(_INLINING_TABLES).fetchall())
-        if (dataset, table) not in self._inlining:
+        if (dataset, table) in self._inlining:
+            return
+        if (dataset, table) in self._redefined:
+            self.adds_files = True
+        else:
             self._connection.execute(
                 f"CALL {ALIAS}.set_option('data_inlining_row_limit', {_INLINED_ROWS},"
                 f" schema => {literal(dataset)}, table_name => {literal(table)})"
