@@ -83,6 +83,26 @@ def test_rows_beyond_max_allowed_packet_arrive_whole(bench: Bench, driver: str) 
     assert longest > 20_000_000
 
 
+@pytest.mark.parametrize("driver", ["auto", "pymysql"])
+def test_long_texts_full_of_quotes_do_not_hold_the_server_up(bench: Bench, driver: str) -> None:
+    """Its REPLACE takes the square of their length: 200 of these would take it a quarter hour."""
+    bench.run(
+        "CREATE TABLE t (id int PRIMARY KEY, a longtext, v varchar(3000), b longblob)",
+        *(
+            f"INSERT INTO t VALUES ({n}, REPEAT('\"', {n}), REPEAT('\"', 3000), NULL)"
+            for n in (8191, 8192, 8193)
+        ),
+        'INSERT INTO t SELECT seq, REPEAT(\'{"k": "é"}\', 20000), NULL, NULL FROM seq_1_to_200',
+        "INSERT INTO t VALUES (0, NULL, '', REPEAT(X'00FF22', 1000000))",
+    )
+    spec = bench.catalog(["t"])
+    with small_packets(bench):
+        report = bench.mirror_day(spec, source=bench.source(spec, driver=driver))["t"]
+    assert (report.error, report.loaded, report.rejected) == (None, 204, 0)
+    wanted = "id, md5(a), md5(v), md5(b)"
+    assert bench.rows("t_latest", wanted) == bench.ask(f"SELECT {wanted} FROM t ORDER BY id")
+
+
 def test_a_computed_value_that_the_server_leaves_out_is_never_a_silent_null(bench: Bench) -> None:
     bench.run(
         "CREATE TABLE t (id int PRIMARY KEY, a longtext, twice longtext AS (CONCAT(a, a)) VIRTUAL)",
