@@ -136,6 +136,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretManager]:
     """A Secret Manager that answers nobody."""
     with secret_manager() as double:
         double.status = 503
+        monkeypatch.setattr("mirror_assets.settings.secrets._SECONDS", 1.0)
         monkeypatch.setenv("SECRET_MANAGER_EMULATOR_HOST", double.host)
         yield double
 

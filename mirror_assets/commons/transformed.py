@@ -11,13 +11,12 @@ from functools import partial
 from typing import Any
 
 from mirror_assets.commons import draftjs
-from mirror_assets.mirroring import control, derived
+from mirror_assets.mirroring import control, derived, records
 from mirror_assets.mirroring.catalog import TEXT_COLUMN, DatabaseSpec, TableSpec
 from mirror_assets.mirroring.control import Row
 from mirror_assets.mirroring.derived import Derived
 from mirror_assets.mirroring.errors import CoverageTooLow
 from mirror_assets.mirroring.inputs import Inputs
-from mirror_assets.mirroring.records import ensure_control_tables
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
 #: Broken bodies listed in MIRROR_ERRORS; the others are counted.
@@ -64,14 +63,13 @@ def transform(
         good = found.broken.total() <= allowed
 
         def body(tx: Transaction) -> None:
-            ensure_control_tables(tx, spec)
             _record(tx, spec, made, name, found, row, now=now, run_id=run_id, published=good)
             if good:
                 made.publish(tx, spec.view_name(name))
                 if spec.entry.layout == "sharded":
                     _move_shards(tx, spec, made, name)
 
-        warehouse.commit(body)
+        records.commit(warehouse, spec, body)
         made.settled = good
     if not good:
         raise CoverageTooLow(

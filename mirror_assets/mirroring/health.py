@@ -8,9 +8,8 @@ from typing import Any
 
 from croniter import croniter
 
-from mirror_assets.mirroring import control, coverage, refresh
+from mirror_assets.mirroring import control, coverage, records, refresh
 from mirror_assets.mirroring.catalog import DatabaseSpec
-from mirror_assets.mirroring.records import ensure_control_tables
 from mirror_assets.mirroring.sources.base import Source
 from mirror_assets.mirroring.warehouses.base import Transaction, Warehouse
 
@@ -79,11 +78,10 @@ def freshness(
     spec: DatabaseSpec, warehouse: Warehouse, source: SourceView, now: datetime
 ) -> Freshness:
     """Judge the newest whole day, and append one row to each of the age and freshness SLIs."""
-    return warehouse.commit(lambda tx: _freshness(tx, spec, source, now))
+    return records.commit(warehouse, spec, lambda tx: _freshness(tx, spec, source, now))
 
 
 def _freshness(tx: Transaction, spec: DatabaseSpec, source: SourceView, now: datetime) -> Freshness:
-    ensure_control_tables(tx, spec)
     said = tx.select(
         spec.dataset,
         control.COMPLETENESS.name,

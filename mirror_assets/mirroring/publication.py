@@ -44,7 +44,9 @@ def publish(
         if item.error is None:
             item.error = judgement.coverage_fault(item, partition)
     try:
-        outcomes = warehouse.commit(lambda tx: _publish_all(tx, context, staged, clock()))
+        outcomes = records.commit(
+            warehouse, spec, lambda tx: _publish_all(tx, context, staged, clock())
+        )
     except PublicationPending as error:
         pending = at_edge(error)
         outcomes = [Outcome(Drift(), item.error or pending) for item in staged]
@@ -81,12 +83,11 @@ def _record_fault(
     outcome = Outcome(Drift(), error)
 
     def body(tx: Transaction) -> None:
-        records.ensure_control_tables(tx, context.spec)
         before = records.read_before(tx, context, [item.table.name])
         records.record(tx, context, [(item, outcome)], before.attempts, now)
 
     try:
-        warehouse.commit(body)
+        records.commit(warehouse, context.spec, body)
     except Exception as second:
         _log.error("%s; and MIRROR_ERRORS was not written: %s", error, at_edge(second))
     return outcome
@@ -95,7 +96,6 @@ def _record_fault(
 def _publish_all(
     tx: Transaction, context: Context, staged: Sequence[Staged], now: datetime
 ) -> list[Outcome]:
-    records.ensure_control_tables(tx, context.spec)
     before = records.read_before(tx, context, [item.table.name for item in staged])
     declared = evolution.declared_before(context, before.published)
     outcomes = [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 import duckdb
 
@@ -18,7 +19,9 @@ from mirror_assets.mirroring.evolution import as_published
 from mirror_assets.mirroring.schema import Drift, compare
 from mirror_assets.mirroring.staged import Context, Outcome, Staged
 from mirror_assets.mirroring.typed import SENTENCES
-from mirror_assets.mirroring.warehouses.base import Nearest, Transaction
+from mirror_assets.mirroring.warehouses.base import Nearest, Transaction, Warehouse
+
+T = TypeVar("T")
 
 #: Views of older days dropped per publication: usually one is due, a few more catch up.
 SHARDS_DROPPED = 5
@@ -73,14 +76,29 @@ def read_before(tx: Transaction, context: Context, tables: Sequence[str]) -> Bef
     return Before(published, [row for row in rows if row["partition"] == context.partition])
 
 
-def ensure_control_tables(tx: Transaction, spec: DatabaseSpec) -> None:
+def commit(warehouse: Warehouse, spec: DatabaseSpec, body: Callable[[Transaction], T]) -> T:
+    """Run a body that writes into the mirror's own tables.
+
+    What is missing of these is committed by itself: a lake keeps rows in its catalog, and out of
+    files, only of tables that are there.
+    """
+
+    def prepared(tx: Transaction) -> tuple[T] | None:
+        return None if _ensure_control_tables(tx, spec) else (body(tx),)
+
+    done = warehouse.commit(prepared) or warehouse.commit(prepared)
+    assert done is not None, "control tables were made twice"
+    return done[0]
+
+
+def _ensure_control_tables(tx: Transaction, spec: DatabaseSpec) -> bool:
     """Create what is missing of the mirror's own tables, columns and latest views."""
     changed = [_ensure(tx, spec.dataset, table) for table in control.DATASET_TABLES]
-    for table in control.sli_tables(spec.name):
-        _ensure(tx, control.SLI_DATASET, table)
+    slis = [_ensure(tx, control.SLI_DATASET, table) for table in control.sli_tables(spec.name)]
     if any(changed):
         for view, statement in control.views(spec.dataset).items():
             tx.view(spec.dataset, view, statement)
+    return any([*changed, *slis])
 
 
 def _ensure(tx: Transaction, dataset: str, table: control.ControlTable) -> bool:

@@ -485,7 +485,8 @@ def test_a_part_longer_than_a_buffer_of_long_texts_is_proven(any_bench: KindBenc
     spec = any_bench.catalog(["t"])
     report = any_bench.mirror_day(spec, part_bytes=1 << 30)["t"]
     assert (report.error, report.loaded) == (None, 350)
-    (part,) = (any_bench.root / "landing").glob("*/*/t_*.csv")
-    assert part.stat().st_size > 32 << 20  # more than one buffer of DuckDB's, read by two threads
+    parts = (any_bench.root / "landing").glob("*/*/t_*.csv")
+    # more than one buffer of DuckDB's, read by two threads
+    assert max(part.stat().st_size for part in parts) > 32 << 20
     for against in ("source", "export"):
         assert prove(any_bench, spec, against=against)["t"].faults == []  # type: ignore[arg-type]

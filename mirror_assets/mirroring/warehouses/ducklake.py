@@ -484,7 +484,8 @@ class DuckLakeTransaction:
 
     def evolve(self, dataset: str, table: str, schema: TableSchema, drift: Drift) -> None:
         alter = f"ALTER TABLE {_path(dataset, table)}"
-        self._redefined.add((dataset, table))
+        if drift.changes:
+            self._redefined.add((dataset, table))
         for change in drift.changes:
             name = sql(change.column)
             if change.change == "added":
