@@ -250,7 +250,6 @@ def test_an_answer_lost_after_the_commit_costs_no_rows(
     bench.run("CREATE TABLE visit (id int PRIMARY KEY)", "INSERT INTO visit VALUES (1), (2)")
     bench.run("CREATE TABLE stay (id int PRIMARY KEY)", "INSERT INTO stay VALUES (3)")
     spec = bench.catalog(["visit", "stay"])
-    bench.mirror_day(spec, warehouse=far)  # makes the control tables, whose rows then are inlined
 
     for tables in (("visit", "stay"), ("stay",)):
         reports = bench.mirror_day(
@@ -263,7 +262,7 @@ def test_an_answer_lost_after_the_commit_costs_no_rows(
     assert far.query("SELECT id FROM clinic_mirror.visit_latest ORDER BY id").rows == [(1,), (2,)]
     assert far.query("SELECT id FROM clinic_mirror.stay_latest").rows == [(3,)]
     told = far.query('SELECT TABLE_NAME, published FROM clinic_mirror."MIRROR_METADATA"').rows
-    assert sorted(told) == [*[("stay", True)] * 3, *[("visit", True)] * 2]
+    assert sorted(told) == [*[("stay", True)] * 2, ("visit", True)]
 
 
 @postgres_only
