@@ -1,7 +1,7 @@
 """Measure ratios against a floor, section by section, in turns, medians of three.
 
 ``python -m benchmarks.run [SECTION ..]``; without arguments all of them. Results are kept in
-.mirror/bench/results.json, and ``python -m benchmarks.report`` writes docs/performance.md from it.
+benchmarks/results.json, and ``python -m benchmarks.report`` writes docs/performance.md from it.
 """
 
 import json
