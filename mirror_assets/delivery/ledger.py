@@ -399,9 +399,8 @@ def _newest(connection: sa.Connection, delivery: str) -> date | None:
 
 
 def _insert(table: sa.Table) -> Insert:
-    from sqlalchemy.dialects.postgresql import (
-        insert,
-    )  # here, because it would slow down loading the code location
+    # here, because it would slow down loading the code location
+    from sqlalchemy.dialects.postgresql import insert
 
     return insert(table)
 

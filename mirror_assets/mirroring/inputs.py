@@ -124,20 +124,20 @@ def _gone(
     where they would pass for empty ones.
     """
     days = {spec.storage_name(table): found.day for table, found in read.items() if found.rows}
-    held = _holding(warehouse, spec.dataset, {n: day for n, day in days.items() if n in there})
+    held = holding(warehouse, spec.dataset, {n: day for n, day in days.items() if n in there})
     fates = {}
     for table, found in read.items():
         name = spec.storage_name(table)
         if name in days.keys() - held:
             aside = re.compile(rf"{re.escape(name)}_depr_\d+", re.IGNORECASE)
             others = {other: found.day for other in there if aside.fullmatch(other)}
-            kept = ", ".join(sorted(_holding(warehouse, spec.dataset, others)))
+            kept = ", ".join(sorted(holding(warehouse, spec.dataset, others)))
             fate = f"were set aside in {kept}" if kept else "have expired"
             fates[f"{spec.name}/{table}"] = f"its rows of {found.day} {fate}"
     return fates
 
 
-def _holding(warehouse: Warehouse, dataset: str, days: Mapping[str, date]) -> set[str]:
+def holding(warehouse: Warehouse, dataset: str, days: Mapping[str, date]) -> set[str]:
     """The tables that have rows of their day."""
     if not days:
         return set()

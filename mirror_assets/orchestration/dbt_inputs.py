@@ -7,6 +7,7 @@ from collections.abc import Collection
 from datetime import date
 
 from mirror_assets.mirroring.errors import InputMissing
+from mirror_assets.mirroring.inputs import holding
 from mirror_assets.mirroring.warehouses.base import Warehouse
 from mirror_assets.orchestration.dbt_manifest import Manifest, Node
 from mirror_assets.orchestration.session import MirrorResource
@@ -34,7 +35,4 @@ def require(
 
 def _has_rows(warehouse: Warehouse, source: Node, day: date) -> bool:
     dataset, table = source["schema"], source["identifier"]
-    if table not in warehouse.schemas(dataset):
-        return False
-    rows = warehouse.relation(dataset, table, day)
-    return bool(warehouse.query(f"SELECT 1 AS one FROM {rows} LIMIT 1").rows)
+    return table in warehouse.schemas(dataset) and bool(holding(warehouse, dataset, {table: day}))
